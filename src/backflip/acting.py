@@ -1,0 +1,134 @@
+"""Acting: the policy in its environments, paid by the newest r̂; its behaviour becomes segments. §2.2.1"""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from backflip.envs import Collector, find_task
+from backflip.envs.episodes import Episodes
+from backflip.envs.facts import facts
+from backflip.policies.ppo import PPO
+from backflip.published import RECORD_STEPS, Published
+from backflip.rundir import RunDir
+from backflip.segments import Array, Rollout, cut_segments
+from backflip.settings import Settings, reset_seed
+from backflip.store import Store
+
+FILMED = 4
+"""Environments whose behaviour can be drawn for people."""
+
+
+class Act:
+    """The policy in its environments: it is paid by the newest r̂, and its behaviour becomes segments. §2.2.1"""
+
+    def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
+        self.run, self.store, self.settings = run, store, settings
+        self.facts = facts(find_task(settings.task))
+        self.segment_steps = settings.segment_steps or self.facts.segment_steps
+        self.policy = make_policy(settings, self.segment_steps)
+        collector = self.policy.collector
+        self.episodes = Episodes(collector.environments)
+        self.reward = Published(run)
+        self._recorded = (0, time.perf_counter())
+        self._pace = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget of steps is used up."""
+        return self.policy.steps >= self.settings.steps
+
+    def step(self, wait: bool = False) -> bool:
+        """One rollout: paid by r̂ and learned from, or before there is an r̂ merely shown. False if there was none.
+
+        Args:
+            wait: once there is enough to ask about, rather wait for the first r̂ than use up steps.
+        """
+        self.reward.refresh()
+        if self.reward.ensemble is None:
+            if wait and self.store.counts().segments >= self.settings.segments_before_training:
+                self.tell("waiting for the first answers")
+                return False
+            rollout = self.policy.explore()
+        else:
+            rollout = self.policy.train(self._pay)
+        self._show(rollout)
+        self._measure(rollout)
+        return True
+
+    def _pay(self, rollout: Rollout) -> Array:
+        """r̂ of every step of a rollout, in one call; the only reward that the policy ever sees."""
+        assert self.reward.ensemble is not None
+        return self.reward.ensemble.reward(rollout.observations, rollout.actions)
+
+    def _show(self, rollout: Rollout) -> None:
+        segments = cut_segments(
+            rollout,
+            self.segment_steps,
+            self.policy.steps,
+            np.random.default_rng([self.settings.seed, self.policy.iteration]),
+            most=None if self.reward.ensemble is None else self.settings.segments_per_rollout,
+            drawable_only=self.settings.asks_people,
+        )
+        self.store.add(segments)
+
+    def _measure(self, rollout: Rollout) -> None:
+        self.episodes.add(rollout)
+        steps, (steps_before, time_before) = self.policy.steps, self._recorded
+        if steps - steps_before < RECORD_STEPS and not self.done:
+            self.tell("exploring" if self.reward.ensemble is None else "training")
+            return
+        now = time.perf_counter()
+        self._recorded = (steps, now)
+        self._pace = (steps - steps_before) / (now - time_before)
+        values = {"act/steps_per_second": self._pace, **self.policy.report()}
+        if self.reward.ensemble is not None:
+            length = self.facts.episode_steps or self.segment_steps
+            values["act/predicted_return"] = (float(self._pay(rollout).mean()) - self.reward.ensemble.baseline) * length
+            values["act/reward_version"] = float(self.reward.version)
+        if self.episodes.finished:
+            returns, lengths = np.array(self.episodes.finished).T
+            values["act/episode_steps"] = float(lengths.mean())
+            if self.policy.collector.task.has_true_reward:
+                values["act/true_return"] = float(returns.mean())
+            self.episodes.finished.clear()
+        self.run.record(steps, values)
+        self.tell("exploring" if self.reward.ensemble is None else "training")
+
+    def tell(self, state: str) -> None:
+        """Let everybody know how far the policy is."""
+        self.run.tell(
+            "act",
+            state=state,
+            steps=self.policy.steps,
+            total_steps=self.settings.steps,
+            steps_per_second=self._pace,
+            reward_version=self.reward.version,
+        )
+
+    def save(self, number: int) -> None:
+        """A checkpoint; the environments begin anew, as they will after loading it."""
+        with self.run.publishing("act", number) as directory:
+            self.policy.save(directory)
+        self._begin_episodes()
+
+    def load(self, exactly: int | None = None) -> None:
+        """Go on from the newest checkpoint, or from that of a number, if there is one."""
+        checkpoint = self.run.newest("act", exactly)
+        if checkpoint is not None:
+            self.policy.load(checkpoint.path)
+            self._begin_episodes()
+            self._recorded = (self.policy.steps, time.perf_counter())
+
+    def _begin_episodes(self) -> None:
+        self.policy.collector.reset(reset_seed(self.settings.seed, self.policy.iteration))
+        self.episodes = Episodes(self.policy.collector.environments)
+
+
+def make_policy(settings: Settings, segment_steps: int) -> PPO:
+    """An untrained policy in fresh environments; its rollouts are at least as long as a segment."""
+    task = find_task(settings.task)
+    filmed = FILMED if settings.asks_people else 0
+    collector = Collector(task, settings.ppo.environments, reset_seed(settings.seed, 0), filmed)
+    ppo = replace(settings.ppo, entropy=task.entropy, rollout_steps=max(settings.ppo.rollout_steps, segment_steps))
+    return PPO(collector, ppo, settings.seed, settings.steps)

@@ -1,0 +1,124 @@
+"""What other programs call: train a run, and use the reward it learned."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from backflip.envs import find_task
+from backflip.envs.facts import facts
+from backflip.evaluate import load_ensemble
+from backflip.experiments import ORACLE_STEPS, PEOPLE_STEPS
+from backflip.loop import at_once, in_turn
+from backflip.processes import Part
+from backflip.rundir import RunDir, RunError
+from backflip.settings import PEOPLE, Mode, Settings
+
+Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
+
+
+def train(
+    task: str,
+    *,
+    teacher: str = PEOPLE,
+    labels: int = 700,
+    steps: int | None = None,
+    seed: int = 0,
+    run: str | Path | None = None,
+    mode: Mode | None = None,
+    watch: Callable[[RunDir], None] | None = None,
+    **others: Any,
+) -> Path:
+    """Train a policy on a task by a teacher's comparisons, and return the run directory with all that came of it.
+
+    Blocks until the steps are used up. With people, serve the page meanwhile: `backflip serve RUN`.
+
+    Args:
+        task: a name from `backflip tasks`, or any Gymnasium id.
+        teacher: people, oracle, stochastic, mistake, skip, myopic or equal.
+        labels: comparisons to ask for in all.
+        steps: environment steps; by default two million, and with people as many as they like.
+        run: a directory that does not exist yet; by default one in `runs/`.
+        mode: in_turn is reproducible, at_once (a process each) is for people; by default whichever fits the teacher.
+            With at_once, call this from a module that guards its main code with `if __name__ == "__main__"`.
+        watch: called a few times a second with the run.
+        others: any other field of `backflip.settings.Settings`.
+
+    Raises:
+        ValueError: a setting that cannot be; the message says which.
+        UnknownTask: no such task or environment.
+        RunError: the run directory cannot be made.
+    """
+    by_people = teacher == PEOPLE
+    settings = Settings(
+        task=task,
+        teacher=teacher,
+        labels=labels,
+        steps=steps if steps is not None else PEOPLE_STEPS if by_people else ORACLE_STEPS,
+        seed=seed,
+        mode=mode or ("at_once" if by_people else "in_turn"),
+        **others,
+    )
+    directory = start(settings, None if run is None else Path(run))
+    go_on(directory, lambda: watch(directory) if watch else None)
+    return directory.path
+
+
+def start(settings: Settings, path: Path | None = None, command: str = "") -> RunDir:
+    """Make the run directory for some settings.
+
+    Raises:
+        UnknownTask: no such task or environment.
+        ValueError: the teacher and the task do not fit.
+        RunError: the directory cannot be made.
+    """
+    task = find_task(settings.task)
+    facts(task)  # an environment that cannot be made should fail here, with nothing written
+    if not task.has_true_reward and not settings.asks_people:
+        raise ValueError(
+            f"{task.name} has no reward that an oracle could read; it is taught by people: --teacher people"
+        )
+    if settings.asks_people:
+        task.make(film=True).close()
+    name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+
+
+def go_on(
+    run: RunDir,
+    watch: Callable[[], None] = lambda: None,
+    interrupted: Callable[[], bool] = lambda: False,
+    beside: dict[str, tuple[Part, tuple[Any, ...]]] | None = None,
+) -> bool:
+    """Begin or resume a run; True once its steps are used up, False if it was interrupted before.
+
+    Args:
+        beside: further parts to run in processes of their own, such as the page.
+
+    Raises:
+        RunError: the run directory cannot be used, or is in use.
+        PartDied: a part failed; its traceback is in the message. Nothing is lost, the run can be resumed.
+    """
+    run.store(check=True).close()
+    if Settings.from_dict(run.settings).mode == "in_turn":
+        in_turn(run, watch)
+        return True
+    return at_once(run, watch, interrupted, beside or {})
+
+
+def load_reward(run: str | Path) -> Reward:
+    """The newest r̂ of a run, as a function of observations [... *obs] and actions [... *act] to rewards [...].
+
+    Mean 0 and deviation 1 per member on the behaviour that it was last normalised on (§2.2.3).
+
+    Raises:
+        RunError: no run there, or it has no r̂ yet.
+    """
+    directory = RunDir.open(Path(run))
+    ensemble = load_ensemble(directory)
+    if ensemble is None:
+        raise RunError(f"{run} has no reward yet; it needs some answers first")
+    return ensemble.reward

@@ -1,0 +1,90 @@
+"""Asking: which pairs of segments are put to the teacher, and when. §2.2.2, §2.2.4"""
+
+import numpy as np
+
+from backflip.envs import find_task
+from backflip.envs.clips import draw_segment, save_clip
+from backflip.published import RECORD_STEPS, Published
+from backflip.queries import pair_probabilities, select_queries
+from backflip.rundir import RunDir
+from backflip.settings import Settings
+from backflip.store import Store
+from backflip.teachers import Teacher
+from backflip.teachers.oracle import FALLIBLE, Oracle
+from backflip.teachers.people import People
+
+
+class Ask:
+    """Chooses pairs of segments and puts them to the teacher. §2.2.2, §2.2.4"""
+
+    def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
+        self.run, self.store, self.settings = run, store, settings
+        self.teacher = make_teacher(run, settings)
+        self.reward = Published(run)
+        self._recorded = 0
+
+    def step(self) -> bool:
+        """Ask what is due, let the teacher answer; False if there was nothing to do."""
+        policy_steps = int(self.run.told("act").get("steps", 0))
+        newer = self.reward.refresh()
+        counts = self.store.counts()
+        compared = counts.labels - counts.incomparable
+        if self.settings.asks_people:
+            due = min(self.settings.labels, compared + self.settings.ask.open_queries)
+            if newer:
+                self._rerank(policy_steps)
+        else:
+            training = self.reward.ensemble is not None
+            due = self.settings.schedule.labels(policy_steps) if training else self.settings.labels_before_training
+        asked = self._ask(due - compared - counts.open, policy_steps)
+        answered = self.teacher.teach(self.store)
+        if answered or asked or policy_steps - self._recorded >= RECORD_STEPS:
+            self._measure(policy_steps, due)
+        return bool(asked or answered)
+
+    def _ask(self, missing: int, policy_steps: int) -> int:
+        if missing <= 0:
+            return 0
+        candidates = self.store.recent(self.settings.ask.recent)
+        if candidates is None or (
+            self.reward.ensemble is None and len(candidates) < self.settings.segments_before_training
+        ):
+            return 0
+        rng = np.random.default_rng([self.settings.seed, self.store.counts().asked])
+        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, self.settings.ask)
+        asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
+        if asked and p_left is not None:
+            disagreement = float(np.mean([query.disagreement for query in asked]))
+            self.run.record(policy_steps, {"ask/disagreement": disagreement, "ask/disagreement_candidates": average})
+        return len(asked)
+
+    def _rerank(self, policy_steps: int) -> None:
+        """What nobody holds yet is judged by the new r̂, and taken back where it shows behaviour of long ago."""
+        waiting = self.store.open_queries(unclaimed_only=True)
+        stale = [q.id for q in waiting if policy_steps - q.policy_steps > self.settings.ask.stale_steps]
+        self.store.expire(stale)
+        waiting = [query for query in waiting if query.id not in stale]
+        if not waiting or self.reward.ensemble is None:
+            return
+        segments = self.store.segments([i for query in waiting for i in (query.left, query.right)])
+        pairs = np.arange(2 * len(waiting), dtype=np.int64).reshape(-1, 2)
+        self.store.rerank(
+            waiting, pair_probabilities(self.reward.ensemble, segments, pairs, self.settings.ask.error_rate)
+        )
+
+    def _measure(self, policy_steps: int, due: int) -> None:
+        counts = self.store.counts()
+        self._recorded = policy_steps
+        values = {"ask/labels": float(counts.labels), "ask/open_queries": float(counts.open)}
+        if not self.settings.asks_people:
+            values["ask/due"] = float(due)
+        self.run.record(policy_steps, values)
+        self.run.tell("ask", state="asking", open=counts.open, asked=counts.asked, due=due, labels=counts.labels)
+
+
+def make_teacher(run: RunDir, settings: Settings) -> Teacher:
+    """The teacher that a run's settings name."""
+    if settings.asks_people:
+        task = find_task(settings.task)
+        return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)))
+    return Oracle(FALLIBLE[settings.teacher], settings.seed, settings.teacher)

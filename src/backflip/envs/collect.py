@@ -1,0 +1,145 @@
+"""Stepping several environments at once and recording what happens: the only place that calls `step`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Shaped
+
+from backflip.envs.task import Env, Task
+from backflip.segments import Array, Rollout
+
+Space = gym.spaces.Space[Any]
+Act = Callable[[Shaped[np.ndarray, "e *obs"]], Shaped[np.ndarray, "e *act"]]
+
+FILM_PIXELS = 256
+"""The longer side of a recorded frame is reduced to at most this."""
+
+
+class Collector:
+    """Some environments of one task, stepped together in this process; `steps` counts every step that any of them took.
+
+    A plain loop over environments: process-based vector environments lose to it 1.4-4 times on two cores, and
+    SyncVectorEnv, which gathers every info dictionary, adds 20 % to HalfCheetah's own time (46.6 µs a step, against
+    39.8 here and 39.0 for `step` alone; CPU time, 16 environments). Seeds, and resets at once when an episode ends,
+    are as in its SAME_STEP mode.
+    """
+
+    def __init__(self, task: Task, environments: int, seed: int, filmed: int = 0) -> None:
+        """Make the environments and reset them.
+
+        Args:
+            filmed: record the states of the first so many environments, so that their segments can be drawn.
+        """
+        if environments < 1:
+            raise ValueError(f"environments is {environments}; it must be at least 1")
+        if filmed < 0:
+            raise ValueError(f"filmed is {filmed}; it must be 0 or more")
+        self.task = task
+        self.filmed = min(filmed, environments)
+        simulated = self.filmed > 0 and has_simulator_state(task)
+        self._envs = [task.make(film=index < self.filmed and not simulated) for index in range(environments)]
+        self._record = simulator_state if simulated else small_frame
+        self.observation_space: Space = self._envs[0].observation_space
+        self.action_space: Space = self._envs[0].action_space
+        self.environments = environments
+        self.steps = 0
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Begin new episodes everywhere, environment i from the seed `seed` + i."""
+        self._observations = np.stack([self._stored(env.reset(seed=seed + i)[0]) for i, env in enumerate(self._envs)])
+        self._starts = np.ones(self.environments, bool)
+
+    def collect(self, act: Act, steps: int) -> Rollout:
+        """Let `act` choose for all environments `steps` times, and record everything."""
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; it must be at least 1")
+        shape = (steps, self.environments)
+        observations = np.empty((steps + 1, *self._observations.shape), self._observations.dtype)
+        observations[0] = self._observations
+        rewards = np.empty(shape, np.float32)
+        ends = np.zeros(shape, bool)
+        actions: list[Array] = []
+        states: list[Array] = []
+        end_observations: list[Array] = []
+        terminated: list[bool] = []
+        for t in range(steps):
+            if self.filmed:
+                states.append(np.stack([self._record(env) for env in self._envs[: self.filmed]]))
+            action = act(observations[t])
+            actions.append(action.copy())  # whoever acts may use the same array again
+            for i, env in enumerate(self._envs):
+                seen, rewards[t, i], over, cut, _ = env.step(action[i])
+                if over or cut:
+                    ends[t, i] = True
+                    end_observations.append(self._stored(seen))
+                    terminated.append(bool(over))
+                    seen, _ = env.reset()
+                observations[t + 1, i] = seen
+        self.steps += steps * self.environments
+        starts, self._starts = self._starts, ends[-1].copy()
+        self._observations = observations[steps].copy()
+        if not self.task.has_true_reward:
+            rewards[:] = np.nan
+        return Rollout(
+            observations=observations[:steps],
+            actions=np.stack(actions),
+            true_rewards=rewards,
+            states=np.stack(states) if states else np.zeros((steps, 0, 0), np.float32),
+            ends=ends,
+            starts=starts,
+            end_observations=np.stack(end_observations) if end_observations else observations[0, :0],
+            terminated=np.array(terminated, bool),
+            last_observations=self._observations,
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()
+
+    def _stored(self, observation: Any) -> Array:
+        """float32 for signals, uint8 for images; always a copy, since an environment may reuse its own array."""
+        return np.array(observation, np.uint8 if self.observation_space.dtype == np.uint8 else np.float32)
+
+
+def has_simulator_state(task: Task) -> bool:
+    """Whether the task runs in MuJoCo, so that any moment can be drawn later from a few numbers."""
+    env = task.make()
+    try:
+        return hasattr(env.unwrapped, "data") and hasattr(env.unwrapped, "model")
+    finally:
+        env.close()
+
+
+def simulator_state(env: Env) -> Array:
+    """MuJoCo's (qpos, qvel) as one float32 vector, qpos first."""
+    data = env.unwrapped.data  # type: ignore[attr-defined]  # has_simulator_state said that it is there
+    return np.concatenate([data.qpos, data.qvel], dtype=np.float32)
+
+
+def small_frame(env: Env) -> Array:
+    """The picture of this moment [height, width, 3], averaged over whole pixels to at most FILM_PIXELS."""
+    frame: Any = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise TypeError(
+            f"{env.spec.id if env.spec else env} gave {type(frame).__name__} for render_mode='rgb_array'; "
+            "its clips cannot be shown to people"
+        )
+    factor = -(-max(frame.shape[:2]) // FILM_PIXELS)
+    if factor == 1:
+        return np.array(frame, np.uint8)
+    height, width = (side - side % factor for side in frame.shape[:2])
+    total = np.zeros((height // factor, width // factor, 3), np.uint32)
+    for row in range(factor):
+        for column in range(factor):
+            total += frame[row:height:factor, column:width:factor]
+    mean: Array = total // factor**2
+    return mean.astype(np.uint8)
+
+
+def is_discrete(space: Space) -> bool:
+    """Whether actions of this space are numbers of choices rather than vectors."""
+    return isinstance(space, gym.spaces.Discrete)

@@ -1,0 +1,393 @@
+"""Drawing a MuJoCo robot from its state with rays on the CPU: no OpenGL, no display, no system library."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from backflip.segments import Array
+
+PIXELS = 256
+FIELD_OF_VIEW = 30.0
+"""Degrees, vertical; narrow, so that the two ends of a long robot are drawn at about the same size."""
+LIGHT = np.array([-0.45, -0.55, 1.0])
+"""Direction to the light: from above, behind the robot's back and a little towards the viewer."""
+LIGHT_DISTANCE = 30.0
+"""In metres; far enough for nearly parallel shadows."""
+EDGE_RAYS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+"""Where in a pixel on an outline it is looked again, in pixels from its middle."""
+
+# Okabe and Ito's palette, which colour-blind people can tell apart.
+LIMBS = ((0.90, 0.55, 0.10), (0.16, 0.47, 0.78), (0.10, 0.66, 0.50), (0.78, 0.42, 0.66))
+TORSO = (0.86, 0.86, 0.84)
+HEAD = (0.84, 0.25, 0.20)
+NAMED = {"target": HEAD, "fingertip": (0.05, 0.72, 0.40), "head": HEAD, "rail": (0.42, 0.44, 0.50)}
+"""Colours that the questions mention, or that stand for themselves, by geom."""
+SKY_TOP, HORIZON = np.array([0.45, 0.60, 0.80]), np.array([0.86, 0.90, 0.94])
+FLOOR = np.array([0.80, 0.82, 0.82])
+TILE_LIGHT, TILE_DARK, LINE = 1.0, 0.79, 0.45
+"""Brightness of the floor."""
+LINE_TILES = 5
+"""Every so many tiles a dark line crosses the way, so that fast motion over the tiles is not mistaken for slow."""
+SHADOW = 0.52
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a robot is seen from. The camera follows it sideways, never up, down, in scale or in direction."""
+
+    distance: float
+    height: float
+    """Of the point looked at, in metres."""
+    elevation: float = -12.0
+    """Degrees; negative looks down."""
+    tile: float = 0.5
+    """Side of a floor tile in metres."""
+    follows: bool = True
+    floor: float | None = None
+    """Height of the floor where the model has none."""
+    hidden: tuple[str, ...] = ()
+    """Geoms that are not drawn."""
+    marks: tuple[str, ...] = ()
+    """Geoms drawn 1.7 times as large, because everything depends on seeing them."""
+    apart: tuple[tuple[str, float], ...] = ()
+    """Bodies drawn so many metres further away than they are: in a planar robot one leg would hide the other."""
+
+
+_WALLS = ("sideS", "sideE", "sideN", "sideW")
+VIEWS = {
+    "Hopper": View(distance=6.2, height=1.3),
+    "Walker2d": View(distance=5.6, height=1.0, apart=(("thigh", -0.07), ("thigh_left", 0.07))),
+    "HalfCheetah": View(distance=4.6, height=0.6),
+    "Ant": View(distance=6.2, height=0.4, elevation=-28, tile=1.0),
+    "Swimmer": View(distance=8.0, height=0.0, elevation=-60, tile=1.0),
+    "Reacher": View(
+        distance=0.95,
+        height=0.0,
+        elevation=-89.9,
+        tile=0.1,
+        follows=False,
+        hidden=_WALLS,
+        marks=("target", "fingertip"),
+    ),
+    "InvertedPendulum": View(distance=4.6, height=0.15, elevation=-8, follows=False, floor=-0.75),
+    "InvertedDoublePendulum": View(distance=6.0, height=0.0, elevation=-6, follows=False, floor=-1.45),
+}
+"""By the name of the environment without its version."""
+
+
+class Painter:
+    """Draws the states of one MuJoCo model, always from the same side."""
+
+    def __init__(self, model: Any, view: View | None = None, pixels: int = PIXELS) -> None:
+        """Prepare everything that is the same in all frames.
+
+        Args:
+            model: the MjModel; ours from now on.
+        """
+        self._model, self._data = model, mujoco.MjData(model)
+        self._view = view or _overview(model, self._data)
+        self._pixels = pixels
+        self._root = 1 if model.nbody > 1 else 0
+        self._geoms = np.flatnonzero(_is_solid(model, self._view.hidden))
+        model.geom_group[:] = 5
+        model.geom_group[self._geoms] = 0
+        for body, away in self._view.apart:
+            model.body(body).pos[1] += away
+        for mark in self._view.marks:
+            model.geom(mark).size *= 1.7
+            model.geom(mark).rbound *= 1.7
+        self._ball_geoms, self._ball_offsets, self._radii = _balls(model, self._geoms)
+        self._palette = _palette(model).astype(np.float32)
+        self._tips = _torso_tips(model)
+        self._light = LIGHT / np.linalg.norm(LIGHT)
+        self._floor_height = _floor_height(model, self._view)
+        self._aim()
+
+    @property
+    def state_size(self) -> int:
+        """How many numbers make a state: positions, then velocities."""
+        return int(self._model.nq + self._model.nv)
+
+    def frame(self, state: Float[np.ndarray, " s"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The robot in one state."""
+        self._data.qpos[:] = state[: self._model.nq]
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        where = np.zeros(3)
+        if self._view.follows:
+            where[:2] = self._data.subtree_com[self._root][:2]
+        eye = self._eye + where
+        image = self._background.copy()
+        image[self._floor] = self._floor_colours(eye, where)
+        self._draw_robot(image, eye)
+        pixels: Array = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return pixels.reshape(self._pixels, self._pixels, 3)
+
+    def _aim(self) -> None:
+        """Fix the direction of every pixel, and what does not depend on where the robot is."""
+        n, view = self._pixels, self._view
+        elevation = math.radians(view.elevation)
+        self._forward = np.array([0.0, math.cos(elevation), math.sin(elevation)])
+        self._up = np.array([0.0, -math.sin(elevation), math.cos(elevation)])
+        self._eye = np.array([0.0, 0.0, view.height]) - view.distance * self._forward
+        self._pixel = 2 * math.tan(math.radians(FIELD_OF_VIEW) / 2) / n
+        across = (np.arange(n) - (n - 1) / 2) * self._pixel
+        rays = self._forward + across[None, :, None] * np.array([1.0, 0, 0]) - across[:, None, None] * self._up
+        self._rays = rays.reshape(-1, 3)
+        down = self._rays[:, 2] < -1e-3
+        self._floor = np.flatnonzero(down)
+        self._floor_at = np.full(n * n, np.inf)
+        self._floor_at[down] = (self._floor_height - self._eye[2]) / self._rays[down, 2]
+        far = self._floor_at[self._floor]
+        self._floor_points = self._eye + far[:, None] * self._rays[self._floor]
+        # How much of the floor a pixel covers: the tiles are averaged over that, or they would flicker far away.
+        wide = far * self._pixel
+        covers = np.stack([wide, wide / -self._rays[self._floor, 2]]) / view.tile
+        self._covers = covers.astype(np.float32)
+        self._tiles = (self._floor_points[:, :2].T / view.tile).astype(np.float32)
+        fog = 1 - np.exp(-((np.maximum(far / view.distance - 1, 0) / 3.5) ** 2))[:, None]
+        self._floor_share, self._fog = ((1 - fog) * FLOOR).astype(np.float32), (fog * HORIZON).astype(np.float32)
+        height = np.clip(self._rays[:, 2:] / np.linalg.norm(self._rays, axis=1, keepdims=True), 0, 0.25) * 4
+        self._background = (HORIZON + (SKY_TOP - HORIZON) * height).astype(np.float32)
+
+    def _floor_colours(self, eye: Array, where: Array) -> Float[np.ndarray, "p 3"]:
+        """Tiles and lines that stand still in the world, and the robot's shadow on them."""
+        period = 2 * LINE_TILES  # all that repeats, so that places far from the origin stay exact in float32
+        x, y = self._tiles + np.mod(where[:2] / self._view.tile, period).astype(np.float32)[:, None]
+        wide, deep = self._covers
+        tone = _stripes(x, wide) * _stripes(y, deep) * np.float32((TILE_LIGHT - TILE_DARK) / 2)
+        tone += np.float32((TILE_LIGHT + TILE_DARK) / 2)
+        tone += (LINE - tone) * _line(x / LINE_TILES, wide / LINE_TILES, 0.12 / LINE_TILES)
+        tone *= self._shade(eye, where)
+        return np.asarray(tone[:, None] * self._floor_share + self._fog)
+
+    def _shade(self, eye: Array, where: Array) -> Float[np.ndarray, " p"]:
+        """How bright each floor pixel is: SHADOW where the robot stands between it and the light, with a soft edge."""
+        n = self._pixels
+        bright = np.ones((n, n), np.float32)
+        centres = self._balls()
+        above = (centres[:, 2] - self._floor_height) / self._light[2]
+        near = self._covered(centres - above[:, None] * self._light, self._radii / self._light[2], eye)
+        points = np.flatnonzero(near.reshape(-1)[self._floor])
+        if len(points):
+            lamp = where + np.array([0, 0, self._floor_height]) + LIGHT_DISTANCE * self._light
+            beams = self._floor_points[points] + where - lamp
+            hit, distance, _ = self._cast(lamp, beams)
+            dark = (hit >= 0) & (distance < 0.999)
+            bright.reshape(-1)[self._floor[points[dark]]] = SHADOW
+            bright = _blurred(bright)
+        return bright.reshape(-1)[self._floor]
+
+    def _draw_robot(self, image: Float[np.ndarray, "p 3"], eye: Array) -> None:
+        """Paint the robot over the image, with smooth outlines."""
+        n = self._pixels
+        looked = np.flatnonzero(self._covered(self._balls(), self._radii, eye))
+        geoms = np.full(n * n, -1, np.int32)
+        if not len(looked):
+            return
+        geoms[looked], colours = self._seen(eye, self._rays[looked], self._floor_at[looked])
+        inside = geoms[looked] >= 0
+        backdrop = image.copy()
+        image[looked[inside]] = colours[inside]
+        outline = np.flatnonzero(_outline(geoms.reshape(n, n)))
+        if not len(outline):
+            return
+        steps = [right * np.array([1.0, 0, 0]) - down * self._up for right, down in EDGE_RAYS]
+        rays = self._rays[outline] + self._pixel * np.array(steps)[:, None]
+        hit, colours = self._seen(eye, rays.reshape(-1, 3), np.tile(self._floor_at[outline], len(steps)))
+        behind = np.tile(backdrop[outline], (len(steps), 1))
+        image[outline] = np.where((hit >= 0)[:, None], colours, behind).reshape(len(steps), -1, 3).mean(axis=0)
+
+    def _seen(
+        self, eye: Array, rays: Float[np.ndarray, "r 3"], floor_at: Float[np.ndarray, " r"]
+    ) -> tuple[Int[np.ndarray, " r"], Float[np.ndarray, "r 3"]]:
+        """Which geom each ray meets before the floor, -1 for none, and in what colour."""
+        geoms, distance, normals = self._cast(eye, rays)
+        geoms = np.where(distance < floor_at + 1e-3, geoms, -1)
+        colours = np.zeros((len(rays), 3), np.float32)
+        met = np.flatnonzero(geoms >= 0)
+        if len(met):
+            base = self._palette[geoms[met]]
+            points = eye + distance[met, None] * rays[met]
+            for geom, axis_end in self._tips:
+                rotation = self._data.geom_xmat[geom].reshape(3, 3)
+                along = (points - self._data.geom_xpos[geom]) @ rotation[:, 2]
+                base = np.where(((geoms[met] == geom) & (along > axis_end))[:, None], HEAD, base)
+            colours[met] = self._lit(base, normals[met], rays[met])
+        return geoms, colours
+
+    def _lit(
+        self, base: Float[np.ndarray, "r 3"], normals: Float[np.ndarray, "r 3"], rays: Float[np.ndarray, "r 3"]
+    ) -> Float[np.ndarray, "r 3"]:
+        """Light from the lamp and the sky, darker towards the outline, with a small highlight."""
+        towards = -rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        facing = np.clip((normals * towards).sum(axis=1), 0, 1)
+        lamp = np.clip(normals @ self._light, 0, 1)
+        shine = np.clip((normals * _unit(towards + self._light)).sum(axis=1), 0, 1) ** 32
+        light = (0.46 + 0.14 * normals[:, 2] + 0.52 * lamp) * (0.55 + 0.45 * np.sqrt(facing))
+        return np.asarray(base * light[:, None] + 0.16 * shine[:, None], np.float32)
+
+    def _cast(self, origin: Array, rays: Array) -> tuple[Array, Array, Array]:
+        """First geom on each ray (-1 for none), how far in lengths of the ray, and the surface's normal there."""
+        count = len(rays)
+        geoms, distance, normals = np.empty(count, np.int32), np.empty(count), np.empty(3 * count)
+        groups = np.array([1, 0, 0, 0, 0, 0], np.uint8)
+        flat = np.ascontiguousarray(rays, np.float64).reshape(-1)
+        mujoco.mj_multiRay(
+            self._model, self._data, origin, flat, groups, True, -1, geoms, distance, normals, count, mujoco.mjMAXVAL
+        )
+        return geoms, np.where(geoms >= 0, distance, np.inf), normals.reshape(-1, 3)
+
+    def _balls(self) -> Float[np.ndarray, "b 3"]:
+        """Where the middles of the balls are that hold the robot."""
+        axes = self._data.geom_xmat[self._ball_geoms].reshape(-1, 3, 3)[:, :, 2]
+        return np.asarray(self._data.geom_xpos[self._ball_geoms] + self._ball_offsets[:, None] * axes)
+
+    def _covered(self, centres: Array, radii: Array, eye: Array) -> Bool[np.ndarray, "h w"]:
+        """The pixels where balls of these centres and radii may be seen."""
+        n = self._pixels
+        offset = centres - eye
+        depth = np.maximum(offset @ self._forward - radii, 1e-3)
+        right, down = offset[:, 0] / (self._pixel * depth), -(offset @ self._up) / (self._pixel * depth)
+        far = (offset @ self._forward) / depth  # the middle was divided by the depth of the near side: undo that
+        reach = radii / (self._pixel * depth) + 1
+        mask = np.zeros((n, n), bool)
+        for x, y, r in zip(right / far + n / 2, down / far + n / 2, reach, strict=True):
+            left, top = max(int(x - r), 0), max(int(y - r), 0)
+            mask[top : max(int(y + r) + 2, 0), left : max(int(x + r) + 2, 0)] = True
+        return mask
+
+
+def _unit(vectors: Array) -> Array:
+    lengths: Array = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / lengths)
+
+
+def _stripes(at: Array, width: Array) -> Array:
+    """Stripes of ±1 and of width 1, averaged over `width` around each place."""
+    half = 0.5 * width
+    rising, falling = _sawtooth(at + half), _sawtooth(at - half)
+    return np.asarray((rising - falling) / width)
+
+
+def _sawtooth(at: Array) -> Array:
+    """The integral of the stripes from 0."""
+    return np.asarray(np.abs(at - 2 * np.floor(0.5 * at) - 1) * -1)
+
+
+def _line(at: Array, width: Array, thickness: float) -> Array:
+    """How much of `width` around each place is taken by lines of some thickness at the whole numbers."""
+    half = 0.5 * width
+    distance = np.abs(at - np.round(at))
+    return np.clip((thickness / 2 + half - distance) / width, 0, np.minimum(1, thickness / width))
+
+
+def _blurred(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """The mean over 3x3 pixels."""
+    rows = image.copy()
+    rows[1:-1] = (image[:-2] + image[1:-1] + image[2:]) / 3
+    both = rows.copy()
+    both[:, 1:-1] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 3
+    return both
+
+
+def _outline(geoms: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Pixels whose right or lower neighbour shows something else, and these neighbours."""
+    edge = np.zeros(geoms.shape, bool)
+    differs = geoms[:, 1:] != geoms[:, :-1]
+    edge[:, 1:] |= differs
+    edge[:, :-1] |= differs
+    differs = geoms[1:] != geoms[:-1]
+    edge[1:] |= differs
+    edge[:-1] |= differs
+    return edge
+
+
+def _overview(model: Any, data: Any) -> View:
+    """A view that shows all that moves, as it stands at first, with half as much again around it."""
+    mujoco.mj_kinematics(model, data)
+    moves = _is_solid(model) & (model.geom_bodyid > 0)
+    centres, radii = data.geom_xpos[moves], model.geom_rbound[moves][:, None]
+    if not len(centres):
+        return View(distance=4.0, height=0.5)
+    low, high = (centres - radii).min(axis=0), (centres + radii).max(axis=0)
+    distance = 1.5 * float((high - low).max()) / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
+    return View(distance, height=float(low[2] + high[2]) / 2, tile=10.0 ** round(math.log10(distance / 10)))
+
+
+def _is_solid(model: Any, hidden_names: tuple[str, ...] = ()) -> Bool[np.ndarray, " geoms"]:
+    """What is drawn by rays: all that a viewer shows, but planes (the floor is a formula) and what the view hides."""
+    plane = model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)
+    hidden = np.array([_name(model, geom) in hidden_names for geom in range(model.ngeom)], bool)
+    return np.asarray(~plane & ~hidden & (model.geom_group < 3) & (model.geom_rgba[:, 3] > 0))
+
+
+def _balls(model: Any, geoms: Array) -> tuple[Array, Array, Array]:
+    """Balls that together hold every geom: (geom, offset along its axis, radius); several for a long capsule."""
+    balls: list[tuple[int, float, float]] = []
+    for geom in geoms.tolist():
+        radius, half = (float(size) for size in model.geom_size[geom][:2])
+        if model.geom_type[geom] == int(mujoco.mjtGeom.mjGEOM_CAPSULE):
+            count = max(1, math.ceil(half / (2 * radius)))
+            part = half / count
+            balls += [(geom, part * (2 * i + 1) - half, math.hypot(part, radius) + 0.01 * radius) for i in range(count)]
+            balls += [(geom, end, radius) for end in (-half, half)]
+        else:
+            balls.append((geom, 0.0, float(model.geom_rbound[geom])))
+    columns = np.array(balls).reshape(-1, 3).T
+    return columns[0].astype(np.int64), columns[1], columns[2]
+
+
+def _floor_height(model: Any, view: View) -> float:
+    """The height of the view's floor, else of the model's highest plane, else just below everything."""
+    planes = model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)
+    if view.floor is not None:
+        return view.floor
+    return float(model.geom_pos[planes, 2].max()) if planes.any() else float(-model.stat.extent / 2)
+
+
+def _palette(model: Any) -> Float[np.ndarray, "geoms 3"]:
+    """A colour for each geom: one hue a limb, darker towards its end; in a robot of one chain, one hue a link."""
+    colours = np.array(model.geom_rgba[:, :3], np.float64)
+    parents = model.body_parentid.tolist()
+    limbs: list[int] = []
+    for geom, body in enumerate(model.geom_bodyid.tolist()):
+        name = _name(model, geom)
+        if name in NAMED:
+            colours[geom] = NAMED[name]
+        elif body and body == model.body_rootid[body]:
+            colours[geom] = TORSO
+        elif body:
+            limb, depth = _limb(parents, int(model.body_rootid[body]), body)
+            if parents[limb] == model.body_rootid[body] and parents.count(parents[limb]) == 1:
+                colours[geom] = LIMBS[depth % len(LIMBS)]
+                continue
+            limbs += [limb] if limb not in limbs else []
+            colours[geom] = np.array(LIMBS[limbs.index(limb) % len(LIMBS)]) * (1 - 0.13 * min(depth, 3))
+    return colours
+
+
+def _limb(parents: list[int], root: int, body: int) -> tuple[int, int]:
+    """The body at which the limb of this body branches off, and how many bodies further out this one is."""
+    depth = 0
+    while parents[body] != root and parents.count(parents[body]) == 1:
+        body, depth = parents[body], depth + 1
+    return body, depth
+
+
+def _torso_tips(model: Any) -> list[tuple[int, float]]:
+    """Upright capsules that are a torso, and from where along their axis on they are painted as a head."""
+    tips = []
+    for geom in range(model.ngeom):
+        capsule = model.geom_type[geom] == int(mujoco.mjtGeom.mjGEOM_CAPSULE)
+        if capsule and _name(model, geom) == "torso_geom":
+            tips.append((geom, 0.55 * float(model.geom_size[geom, 1])))
+    return tips
+
+
+def _name(model: Any, geom: int) -> str:
+    return str(mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_GEOM, geom) or "")

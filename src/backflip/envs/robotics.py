@@ -1,0 +1,171 @@
+"""The paper's eight robotics tasks and its two novel behaviours, on Gymnasium's MuJoCo environments. §3.1.1, §3.2, A
+
+What the paper changes, and how it is done here:
+
+- *Episodes never end early*, because an end tells the policy what the task is (A). Every episode lasts until its time
+  limit: 50 steps for Reacher, 1000 for all others. The authors' released code cuts the pendulums at 25 and 50 steps;
+  that cannot give the returns of the paper's figure 2 (thousands), so they keep Gymnasium's 1000 here.
+- *A penalty that can be learned* stands in for the end: a term in the height of the torso, or the angle of the pole.
+  The formulas are those of the authors' `rl_teacher/envs.py`.
+- *Torques cost nothing*; nor do the Ant's contacts.
+
+"Reward" here is that of the environments which the paper used, where a robot was paid its alive bonus even in the
+step that it fell in. Gymnasium's v5 pays the bonus only while the robot is healthy; without ends that would be a
+second, hidden penalty, so here it is paid at every step. The paper's figure 2 agrees. Where its curves begin, and a
+random policy here (mean of two episodes): Walker -871, -878; Hopper 220, 315; Ant -866, -842; double pendulum -8414,
+-8797; Reacher -10.2, -9; Cheetah -91, -75; Swimmer -8, 11. Only the pendulum's curve, from -1760 to 1374, fits no
+length of episode that we know (here: -1445, at best 1000): compare it by normalised score.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+
+from backflip.envs.task import Env, Task
+
+Reward = Callable[[Any, float], float]
+"""From the bare environment after a step, and what that paid, to what the task pays."""
+
+ALIVE = 1.0
+"""What Hopper, Walker and pendulum were paid a step for being alive."""
+ALIVE_DOUBLE_PENDULUM = 10.0
+
+
+class Paid(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment with the task's reward, whose episodes only a time limit ends."""
+
+    def __init__(self, env: Env, reward: Reward) -> None:
+        super().__init__(env)
+        self._reward = reward
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step, pay, and go on whatever fell."""
+        seen, reward, _, cut, info = self.env.step(action)
+        return seen, self._reward(self.env.unwrapped, float(reward)), False, cut, info
+
+
+def hopper_reward(env: Any, velocity: float) -> float:
+    """v + 1 + (z - 1)."""
+    return velocity + ALIVE + float(env.data.qpos[1]) - 1.0
+
+
+def walker_reward(env: Any, velocity: float) -> float:
+    """v + 1 + (z - 2).
+
+    The Walker stands at z = 1.25, in v5 as in the paper's version, so its bonus is a penalty even when it stands. In
+    episodes of fixed length the 2 only moves all returns by the same amount; it stays, to compare with figure 2.
+    """
+    return velocity + ALIVE + float(env.data.qpos[1]) - 2.0
+
+
+def ant_reward(env: Any, velocity: float) -> float:
+    """v + (z - 1.2): no alive bonus, as in the authors' code."""
+    return velocity + float(env.data.qpos[2]) - 1.2
+
+
+def pendulum_reward(env: Any, _: float) -> float:
+    """1 - angle², with the angle in radians from upright."""
+    return ALIVE - float(env.data.qpos[1]) ** 2
+
+
+def double_pendulum_reward(env: Any, penalties: float) -> float:
+    """10 - 0.01 x² - (y - 2)² - 0.001 ω₁² - 0.005 ω₂² + 10 (y - 1), with the tip of the poles at (x, y)."""
+    return penalties + ALIVE_DOUBLE_PENDULUM + 10.0 * (float(env.data.site_xpos[0][2]) - 1.0)
+
+
+_PAPER = "Christiano et al. 2017, §3.1.1 and A; formulas from rl-teacher's envs.py"
+_FREE = {"ctrl_cost_weight": 0.0}
+_HEALTHY = {"healthy_reward": 0.0, "terminate_when_unhealthy": False}
+_TAIL = " Judge only what you see happen in the clip."
+
+
+def _task(name: str, environment: str, question: str, **settings: Any) -> Task:
+    return Task(name, environment, question + _TAIL, source=_PAPER, extra="mujoco", **settings)
+
+
+_HOPPER = _task(
+    "hopper",
+    "Hopper-v5",
+    "In which clip does the middle of the body get further to the right? Moving left is worse than staying. "
+    "If they are about equal, the one that keeps its body higher is better.",
+    options={**_FREE, **_HEALTHY},
+    wrap=partial(Paid, reward=hopper_reward),
+)
+_CHEETAH = _task(
+    "cheetah",
+    "HalfCheetah-v5",
+    "In which clip does the robot run to the right faster? How it runs does not matter.",
+    options=_FREE,
+)
+
+ROBOTICS = (
+    _task(
+        "reacher",
+        "Reacher-v5",
+        "In which clip is the green fingertip closer to the red target? Think of the whole clip: staying at a middling "
+        "distance throughout is better than being near for a part and far for the rest.",
+        options={"reward_control_weight": 0.0},
+    ),
+    _HOPPER,
+    _task(
+        "walker",
+        "Walker2d-v5",
+        "In which clip does the middle of the body get further to the right? Moving left is worse than staying. "
+        "If they are about equal, the one that keeps its body higher is better.",
+        options={**_FREE, **_HEALTHY},
+        wrap=partial(Paid, reward=walker_reward),
+    ),
+    _task(
+        "swimmer",
+        "Swimmer-v5",
+        "In which clip does the middle of the body travel further to the right?",
+        options=_FREE,
+        entropy=0.001,
+    ),
+    _CHEETAH,
+    _task(
+        "ant",
+        "Ant-v5",
+        "In which clip does the robot do better? Standing on its feet comes first: lying on its back or flipping over "
+        "is bad. Among clips that stand, the one whose body moves faster to the right is better.",
+        # 78 of v5's 105 numbers are contact forces, clipped to ±1 and nearly always 0. They say nothing about what the
+        # question asks, and in Gym's v2 to v4, where most published results come from, they were 0 or left out.
+        options={**_FREE, **_HEALTHY, "contact_cost_weight": 0.0, "include_cfrc_ext_in_observation": False},
+        wrap=partial(Paid, reward=ant_reward),
+    ),
+    _task(
+        "double-pendulum",
+        "InvertedDoublePendulum-v5",
+        "In which clip do both poles point up more of the time? If they have fallen in both, the one that swings them "
+        "back up is better.",
+        options={"healthy_reward": 0.0},
+        wrap=partial(Paid, reward=double_pendulum_reward),
+    ),
+    _task(
+        "pendulum",
+        "InvertedPendulum-v5",
+        "In which clip does the pole point up more of the time? Many pairs are equal: where the pole lies or stands in "
+        "both, say so.",
+        wrap=partial(Paid, reward=pendulum_reward),
+    ),
+    replace(
+        _HOPPER,
+        name="hopper-backflip",
+        question="Which is closer to a backflip? A whole backward turn in the air that lands upright on the foot, and "
+        "does so again, is best; then a turn that is not finished; then a jump with any backward turn. Lying still or "
+        "falling on its head is worst." + _TAIL,
+        has_true_reward=False,
+        source="Christiano et al. 2017, §3.2 and A",
+    ),
+    replace(
+        _CHEETAH,
+        name="cheetah-one-leg",
+        question="Which robot goes to the right on one leg better? The other leg should stay off the floor, and the "
+        "body should not drag. Moving on one leg is best; then standing on one leg; then anything on two." + _TAIL,
+        has_true_reward=False,
+        source="Christiano et al. 2017, §3.2",
+    ),
+)

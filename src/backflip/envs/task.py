@@ -1,0 +1,176 @@
+"""Tasks: an environment, the question that people answer about its clips, and the paper's settings for it. §3, A"""
+
+import importlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+Env = gym.Env[Any, Any]
+
+SEGMENT_SECONDS = 1.5
+"""Length of a clip in the robotics tasks (A.1)."""
+FALLBACK_STEPS_PER_SECOND = 30
+"""Used where an environment tells neither its dt nor a frame rate."""
+
+
+class UnknownTask(ValueError):
+    """No task or environment of that name; the message lists what there is."""
+
+
+class MissingExtra(RuntimeError):
+    """The environment needs a package that is not installed; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on, and what to ask people about it."""
+
+    name: str
+    environment: str
+    """The Gymnasium id."""
+    question: str
+    """One or two sentences that tell a labeller what counts (Appendix B)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Passed to `gymnasium.make`."""
+    wrap: Callable[[Env], Env] | None = None
+    """The task's changes to the environment."""
+    has_true_reward: bool = True
+    sees_ends: bool = False
+    """Whether the policy may learn from episode ends. The paper hides them, because they give the task away (A)."""
+    entropy: float = 0.01
+    """Entropy bonus (A.1)."""
+    source: str = ""
+    """Where the settings come from."""
+    extra: str = ""
+    """Which extra of ours brings what the environment needs, as in `pip install 'backflip[mujoco]'`."""
+
+    def make(self, film: bool = False) -> Env:
+        """One environment of this task; with `film`, one whose frames can be asked for by `render()`.
+
+        Raises:
+            MissingExtra: the environment needs a package that is not installed.
+            ValueError: no policy here can act in it, or it cannot be filmed.
+        """
+        env = _filmable(self) if film else _made(self, self.options)
+        env = env if self.wrap is None else self.wrap(env)
+        if not isinstance(env.observation_space, gym.spaces.Box):
+            with suppress(NotImplementedError):  # a space that Gymnasium cannot flatten: refused in the next line
+                env = gym.wrappers.FlattenObservation(env)
+        check_spaces(self.name, env)
+        return env
+
+
+def _made(task: Task, options: dict[str, Any]) -> Env:
+    try:
+        with _quiet_mujoco(task.environment):
+            env: Env = gym.make(task.environment, **options)
+    except gym.error.DependencyNotInstalled as error:
+        advice = f"pip install 'backflip[{task.extra}]'" if task.extra else str(error)
+        raise MissingExtra(f"{task.name} needs a package that is not installed; to get it: {advice}") from error
+    return env
+
+
+def _filmable(task: Task) -> Env:
+    """The environment with `render_mode="rgb_array"`, after seeing that it has one."""
+    advice = "its clips cannot be shown to people: give the environment that render mode, or let an oracle answer"
+    try:
+        with warnings.catch_warnings():
+            # What Gymnasium only warns of is an error below.
+            warnings.filterwarnings("ignore", message=".*render_mode.*", category=UserWarning)
+            env = _made(task, {**task.options, "render_mode": "rgb_array"})
+    except TypeError as error:
+        if "render_mode" not in str(error):
+            raise
+        raise ValueError(f"{task.name} takes no render_mode, and needs 'rgb_array'; {advice}") from error
+    modes = env.metadata.get("render_modes", [])
+    if "rgb_array" not in modes:
+        env.close()
+        raise ValueError(f"{task.name} has the render modes {modes}, not 'rgb_array'; {advice}")
+    return env
+
+
+@contextmanager
+def _quiet_mujoco(environment: str) -> Iterator[None]:
+    """Send what MuJoCo says while it loads a model to the log.
+
+    Left alone, it prints a line for every HalfCheetah (whose file uses a deprecated attribute) and leaves a
+    MUJOCO_LOG.TXT where the command was started. Warnings during simulation still go there.
+    """
+    if "mujoco" not in str(gym.spec(environment).entry_point):
+        yield
+        return
+    try:
+        import mujoco
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled("pip install 'backflip[mujoco]'") from error
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(logging.getLogger(__name__).debug)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def steps_per_second(env: Env) -> float:
+    """How many steps of the environment make a second, by its own account."""
+    dt = getattr(env.unwrapped, "dt", None)
+    if isinstance(dt, float | int) and dt > 0:
+        return 1.0 / float(dt)
+    rate = env.metadata.get("render_fps")
+    return float(rate) if rate else float(FALLBACK_STEPS_PER_SECOND)
+
+
+def default_segment_steps(env: Env, seconds: float = SEGMENT_SECONDS) -> int:
+    """Steps of a segment that lasts `seconds`, at most half an episode, so that there is something to choose from."""
+    steps = max(1, round(seconds * steps_per_second(env)))
+    limit = env.spec.max_episode_steps if env.spec else None
+    return min(steps, max(1, limit // 2)) if limit else steps
+
+
+def check_spaces(task: str, env: Env) -> None:
+    """Refuse at once what no policy here could act in.
+
+    Raises:
+        ValueError: the action space is neither Box nor Discrete, or the observations cannot be flattened.
+    """
+    action = env.action_space
+    if not isinstance(action, gym.spaces.Discrete) and not (
+        isinstance(action, gym.spaces.Box) and action.shape and len(action.shape) == 1
+    ):
+        raise ValueError(
+            f"{task} has the action space {action}; only Discrete and one-dimensional Box spaces are supported: "
+            "wrap the environment so that it has one of these"
+        )
+    if not isinstance(env.observation_space, gym.spaces.Box):
+        raise ValueError(
+            f"{task} has the observation space {env.observation_space}; only Box, or a Dict of Boxes, is supported: "
+            "wrap the environment in TransformObservation"
+        )
+
+
+def gymnasium_task(name: str) -> Task:
+    """Any Gymnasium id as a task, taken as it is; `module:id` imports the module that registers it first.
+
+    Raises:
+        UnknownTask: Gymnasium knows no such id, or lacks what it needs.
+    """
+    module, _, environment = name.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            spec = gym.spec(environment)
+    except (gym.error.Error, ImportError) as error:
+        raise UnknownTask(f"no task or Gymnasium environment is called {name!r} ({error})") from error
+    return Task(
+        name=name,
+        environment=spec.id,
+        question="Which clip shows the better behaviour?",
+        source="the environment as registered with Gymnasium",
+    )

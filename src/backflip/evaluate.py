@@ -1,0 +1,125 @@
+"""How good a run's policy is: episodes without exploration, by the true reward where there is one, and by r̂."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from backflip.acting import make_policy
+from backflip.envs import Collector, Task
+from backflip.envs.clips import draw_segment
+from backflip.envs.facts import facts
+from backflip.loop import one_thread
+from backflip.policies.ppo import PPO
+from backflip.reward import RewardEnsemble
+from backflip.rundir import RunDir, RunError
+from backflip.segments import Array
+from backflip.settings import Settings
+
+LONGEST_EPISODE = 5000
+"""Steps after which an episode without a time limit is taken as it is."""
+PICTURES = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What some episodes came to."""
+
+    task: str
+    policy_steps: int
+    true_returns: list[float] | None
+    """Of each episode; None where the task has no reward."""
+    predicted_returns: list[float] | None
+    """The same by r̂; None before there is one."""
+    episode_steps: list[int]
+
+
+def load_policy(run: RunDir) -> PPO:
+    """A run's newest policy, in fresh environments.
+
+    Raises:
+        RunError: there is no checkpoint of it yet.
+    """
+    settings = Settings.from_dict(run.settings)
+    checkpoint = run.newest("act")
+    if checkpoint is None:
+        raise RunError(f"{run.path} has no checkpoint of a policy yet; let it train a little longer")
+    policy = make_policy(settings, 1)
+    policy.load(checkpoint.path)
+    return policy
+
+
+def load_ensemble(run: RunDir) -> RewardEnsemble | None:
+    """A run's newest r̂; None before there is one."""
+    published = run.newest("reward")
+    return None if published is None else RewardEnsemble.load(published.path / "reward.safetensors")
+
+
+def evaluate(run: RunDir, episodes: int = 10, seed: int = 10_000) -> Evaluation:
+    """Let the newest policy act for some whole episodes without exploration.
+
+    Args:
+        seed: what the environments begin from; training uses others.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; it must be at least 1")
+    one_thread()
+    policy, ensemble = load_policy(run), load_ensemble(run)
+    policy.collector.close()
+    task = policy.collector.task
+    steps = facts(task).episode_steps or LONGEST_EPISODE
+    true_returns: list[float] = []
+    predicted: list[float] = []
+    lengths: list[int] = []
+    for first in range(0, episodes, 8):
+        count = min(8, episodes - first)
+        collector = Collector(task, count, seed + first)
+        rollout = collector.collect(policy.choose, steps)
+        collector.close()
+        paid = None if ensemble is None else ensemble.reward(rollout.observations, rollout.actions)
+        for environment in range(count):
+            length = int(np.argmax(rollout.ends[:, environment])) + 1 if rollout.ends[:, environment].any() else steps
+            lengths.append(length)
+            true_returns.append(float(rollout.true_rewards[:length, environment].sum()))
+            if paid is not None:
+                predicted.append(float(paid[:length, environment].sum()))
+    return Evaluation(
+        task=task.name,
+        policy_steps=policy.steps,
+        true_returns=true_returns if task.has_true_reward else None,
+        predicted_returns=predicted if ensemble is not None else None,
+        episode_steps=lengths,
+    )
+
+
+def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> None:
+    """Write the beginning of one episode of the newest policy as a moving picture: .webp, .gif or .png.
+
+    Raises:
+        ValueError: another kind of file is asked for.
+    """
+    if file.suffix not in PICTURES:
+        raise ValueError(f"{file.name} cannot be written; moving pictures are {', '.join(PICTURES)}")
+    one_thread()
+    policy = load_policy(run)
+    policy.collector.close()
+    task: Task = policy.collector.task
+    collector = Collector(task, 1, seed, filmed=1)
+    steps = max(1, round(seconds / 1.5 * facts(task).segment_steps))
+    rollout = collector.collect(policy.choose, min(steps, facts(task).episode_steps or LONGEST_EPISODE))
+    collector.close()
+    clip = draw_segment(task, rollout.states[:, 0], len(rollout.states))
+    frames: list[Array] = list(clip.frames)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(
+        file,
+        PICTURES[file.suffix],
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / clip.fps),
+        loop=0,
+    )
+
+
+__all__ = ["Evaluation", "evaluate", "film", "load_ensemble", "load_policy"]

@@ -1,0 +1,259 @@
+"""Fitting r̂ to comparisons: eq. 1 with the 10 % error, bagging, and ℓ2 that adapts itself. §2.2.3"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from backflip.files import load_arrays, save_arrays
+from backflip.preferences import Changes, Comparisons, apply_changes
+from backflip.reward import RewardEnsemble, probability_left
+
+SMALLEST_L2, LARGEST_L2 = 1e-7, 1e1
+"""ℓ2 stays between these: at 1.001 a step it would else leave the range of numbers on easy or hopeless data."""
+POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1, *range(1, 12)]))
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How r̂ is fitted."""
+
+    error_rate: float = 0.1
+    """Probability that the person answers at random (§2.2.3)."""
+    learning_rate: float = 1e-3
+    """Adam's step size (rl-teacher, imitation)."""
+    batch: int = 16
+    """Comparisons in a minibatch. Three members on 16 pairs of 30 steps fit a core's cache, which makes a pair
+    1.7 times cheaper than in minibatches of 32 or 64, and ℓ2 moves once a minibatch (docs/log.md)."""
+    batch_steps: int = 480
+    """A minibatch of longer segments holds fewer: about so many steps a side, but at least 8 comparisons."""
+    first_steps: int = 500
+    """Minibatches of the first fit, on the labels from the untrained policy."""
+    steps: int = 100
+    """Minibatches of each later fit, which starts from the weights of the one before."""
+    l2: float = 1e-4
+    """ℓ2 coefficient at the start (Ibarz 2018, A.3)."""
+    l2_rate: float = 1.001
+    """Factor by which it moves in a minibatch (Ibarz 2018, A.3)."""
+    band: tuple[float, float] = (1.1, 1.5)
+    """Validation loss over training loss is held between these (§2.2.3)."""
+    memory: float = 0.99
+    """Weight of the past in the running losses that the band is compared with."""
+
+
+def comparison_loss(
+    returns_left: Float[Tensor, "m n"], returns_right: Float[Tensor, "m n"], mu: Float[Tensor, " n"], error_rate: float
+) -> Float[Tensor, "m n"]:
+    """Cross-entropy in nats of each comparison for each member (eq. 1 and the loss below it, §2.2.3).
+
+    -µ·log P̂ - (1-µ)·log(1-P̂), with P̂ = (1-ε)·σ(left - right) + ε/2.
+    """
+    if error_rate == 0:  # a plain log would be infinite where σ rounds to 0
+        difference = returns_left - returns_right
+        return -mu * torch.nn.functional.logsigmoid(difference) - (1 - mu) * torch.nn.functional.logsigmoid(-difference)
+    left = probability_left(returns_left, returns_right, error_rate)
+    right = probability_left(returns_right, returns_left, error_rate)
+    return -mu * torch.log(left) - (1 - mu) * torch.log(right)
+
+
+def bootstrap_counts(query_ids: Int64[np.ndarray, " n"], members: int, seed: int) -> Int64[np.ndarray, "m n"]:
+    """How often each comparison is in each member's bootstrap: Poisson(1), drawn from a hash of seed, member and query.
+
+    The paper draws |D| triples with replacement for each member and validates on the 1/e left out (§2.2.3). Exactly
+    1/e of a Poisson(1) is 0, it needs no state, and a comparison never changes sides as D grows.
+    """
+    keys = (query_ids.astype(np.uint64)[None, :] << np.uint64(8)) + np.arange(members, dtype=np.uint64)[:, None]
+    mixed = _scramble(keys ^ _scramble(np.array([[seed % 2**63 + 1]], np.uint64)))
+    uniform = (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
+    counts: Int64[np.ndarray, "m n"] = np.searchsorted(POISSON_CDF, uniform, side="right").astype(np.int64)
+    return counts
+
+
+def _scramble(x: Any) -> Any:
+    """The finaliser of splitmix64: neighbours in, unrelated 64-bit numbers out."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def adjust_l2(
+    l2: Float[Tensor, " m"],
+    train_loss: Float[Tensor, " m"],
+    validation_loss: Float[Tensor, " m"],
+    band: tuple[float, float] = (1.1, 1.5),
+    rate: float = 1.001,
+) -> Float[Tensor, " m"]:
+    """ℓ2 a little up where validation loss is above the band times training loss, a little down where below (§2.2.3).
+
+    Both losses are mean nats per comparison. A member without validation data (NaN) keeps its ℓ2.
+    """
+    up = validation_loss > band[1] * train_loss
+    down = validation_loss < band[0] * train_loss
+    moved = torch.where(up, l2 * rate, torch.where(down, l2 / rate, l2))
+    return moved.clamp(SMALLEST_L2, LARGEST_L2)
+
+
+@dataclass(frozen=True)
+class Table:
+    """D as tensors."""
+
+    features: Float[Tensor, "n 2 k i"]
+    mask: Float[Tensor, "n 2 k"]
+    mu: Float[Tensor, " n"]
+    train: Float[Tensor, "m n"]
+    """How much each comparison weighs in each member's bootstrap."""
+    held_out: Float[Tensor, "m n"]
+    """How much it weighs in its validation: one or the other is 0."""
+
+
+class Fitter:
+    """Fits an ensemble to D as D grows: weights, Adam's moments, ℓ2 and running losses go on from fit to fit."""
+
+    def __init__(self, ensemble: RewardEnsemble, config: FitConfig | None = None, seed: int = 0) -> None:
+        self.ensemble = ensemble
+        self.config = config or FitConfig()
+        self.seed = seed
+        self.data: Comparisons | None = None
+        self.last_event = 0
+        self.fits = 0
+        self.seconds = 0.0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        members = self.ensemble.members
+        self.l2 = torch.full((members,), self.config.l2)
+        # Rows: loss on the bootstrap, loss on what it leaves out, right orderings there; columns: sum and weight.
+        self.running = torch.zeros(3, 2, members, dtype=torch.float64)
+        for parameter in self.ensemble.parameters:
+            parameter.requires_grad_(True)
+        self.adam = torch.optim.Adam(self.ensemble.parameters, self.config.learning_rate, fused=True)
+
+    def absorb(self, changes: Changes) -> bool:
+        """Take the newest answers into D; return whether D is different now."""
+        self.last_event = changes.last
+        if len(changes.touched) == 0:
+            return False
+        self.data = apply_changes(self.data, changes)
+        return True
+
+    def fit(self) -> bool:
+        """One fit: many minibatches the first time, a few from then on. False while there is nothing to learn from."""
+        if self.data is None or len(self.data) == 0:
+            return False
+        started = time.perf_counter()
+        if self.fits == 0:
+            both = np.concatenate([self.data.left.observations, self.data.right.observations])
+            self.ensemble.standardise_inputs(both)
+        table = self._tabulated(self.data)
+        rng = np.random.default_rng([self.seed, self.fits])
+        steps = self.config.first_steps if self.fits == 0 else self.config.steps
+        n, k = self.data.left.true_rewards.shape
+        size = min(n, self.config.batch, max(8, self.config.batch_steps // k))
+        order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
+        for step in range(steps):
+            self._learn(table, torch.from_numpy(order[step * size : (step + 1) * size]))
+        self.fits += 1
+        self.seconds = time.perf_counter() - started
+        return True
+
+    def _tabulated(self, data: Comparisons) -> Table:
+        """D as tensors, made once a fit: the statistics of the inputs are fixed, and so is every bootstrap."""
+        sides = [
+            self.ensemble.features(side.observations, side.actions).reshape(*side.true_rewards.shape, -1)
+            for side in (data.left, data.right)
+        ]
+        masks = [torch.from_numpy(side.mask()) for side in (data.left, data.right)]
+        counts = torch.from_numpy(bootstrap_counts(data.query_ids, self.ensemble.members, self.seed))
+        weight = torch.from_numpy(data.weight)
+        return Table(
+            features=torch.stack(sides, 1),
+            mask=torch.stack(masks, 1),
+            mu=torch.from_numpy(data.mu),
+            train=counts * weight,
+            held_out=(counts == 0) * weight,
+        )
+
+    def _learn(self, table: Table, chosen: Int64[Tensor, " b"]) -> None:
+        """One minibatch for all members: each learns from its bootstrap and is validated on what that leaves out."""
+        features, mu = table.features[chosen], table.mu[chosen]
+        train, held_out = table.train[:, chosen], table.held_out[:, chosen]
+        outputs = self.ensemble.forward(features.flatten(0, 2)).reshape(-1, *features.shape[:3])
+        left, right = (outputs * table.mask[chosen]).sum(-1).unbind(-1)
+        losses = comparison_loss(left, right, mu, self.config.error_rate)
+        loss = ((losses * train).sum(1) / train.sum(1).clamp_min(1e-9)).sum()
+        gradients = torch.autograd.grad(loss, self.ensemble.parameters)
+        for parameter, gradient in zip(self.ensemble.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._add_l2()
+        self.adam.step()
+        with torch.no_grad():
+            decided = held_out * (mu != 0.5)
+            right_order = ((left > right) == (mu > 0.5)).float()
+            sums = torch.stack([losses * train, losses * held_out, right_order * decided]).sum(-1)
+            weights = torch.stack([train, held_out, decided]).sum(-1)
+            self.running.mul_(self.config.memory).add_(torch.stack([sums, weights], 1))
+            train_loss, validation_loss, _ = self._means()
+            self.l2 = adjust_l2(self.l2, train_loss, validation_loss, self.config.band, self.config.l2_rate)
+
+    def _add_l2(self) -> None:
+        """The gradient of l2·|W|² of each member's weights; biases are free."""
+        for weights in self.ensemble.parameters[::2]:
+            assert weights.grad is not None
+            weights.grad.add_(weights.detach() * (2 * self.l2[:, None, None]))
+
+    def _means(self) -> list[Tensor]:
+        """Running means; NaN where there was no weight."""
+        sums, weights = self.running[:, 0], self.running[:, 1]
+        return list(torch.where(weights > 1e-6, sums / weights, torch.nan).float())
+
+    def report(self) -> dict[str, float]:
+        """The measurements of the newest fit (docs/metrics.md)."""
+        train, validation, accuracy = self._means()
+        values = {
+            "fit/comparisons": float(0 if self.data is None else len(self.data)),
+            "fit/train_loss": train.nanmean().item(),
+            "fit/validation_loss": validation.nanmean().item(),
+            "fit/loss_ratio": (validation / train).nanmean().item(),
+            "fit/accuracy": accuracy.nanmean().item(),
+            "fit/l2": self.l2.mean().item(),
+            "fit/seconds": self.seconds,
+        }
+        return {name: value for name, value in values.items() if not np.isnan(value)}
+
+    def save(self, directory: Path) -> None:
+        """Write everything that the next fit depends on, except D, which the store has."""
+        self.ensemble.save(directory / "reward.safetensors")
+        arrays = {"l2": self.l2.numpy(), "running": self.running.numpy()}
+        for index, state in enumerate(self.adam.state_dict()["state"].values()):
+            arrays |= {f"adam_{index}_{name}": np.asarray(value) for name, value in state.items()}
+        meta = {"fits": self.fits, "last_event": self.last_event}
+        save_arrays(directory / "fitter.safetensors", arrays, meta)
+
+    def load(self, directory: Path, data: Comparisons | None) -> None:
+        """Go on from what `save` wrote, with D as it was at that event.
+
+        Raises:
+            DamagedFile: a file cannot be read.
+        """
+        self.ensemble = RewardEnsemble.load(directory / "reward.safetensors")
+        arrays, meta = load_arrays(directory / "fitter.safetensors")
+        self._prepare()
+        self.l2, self.running = torch.from_numpy(arrays["l2"]), torch.from_numpy(arrays["running"])
+        state = self.adam.state_dict()
+        state["state"] = {
+            index: {
+                name.split("_", 2)[2]: torch.from_numpy(value)
+                for name, value in arrays.items()
+                if name.startswith(f"adam_{index}_")
+            }
+            for index in range(len(self.ensemble.parameters))
+        }
+        state["state"] = {index: moments for index, moments in state["state"].items() if moments}
+        self.adam.load_state_dict(state)
+        self.fits, self.last_event, self.data = meta["fits"], meta["last_event"], data

@@ -1,0 +1,74 @@
+"""Fitting: r̂ learns from the comparisons as they come in, and is published. §2.2.3"""
+
+import json
+
+from backflip.envs import find_task
+from backflip.envs.facts import facts
+from backflip.files import write_whole
+from backflip.fit import Fitter
+from backflip.reward import Inputs, RewardEnsemble
+from backflip.rundir import RunDir
+from backflip.settings import Settings
+from backflip.store import Store
+
+
+class Fit:
+    """Fits r̂ to the comparisons as they come in, normalises it on recent behaviour, and publishes it. §2.2.3"""
+
+    def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
+        self.run, self.store, self.settings = run, store, settings
+        told = facts(find_task(settings.task))
+        inputs = Inputs(told.observation_shape, told.action_size, told.discrete, told.first_action)
+        self.fitter = Fitter(RewardEnsemble(inputs, settings.reward, settings.seed), settings.fit, settings.seed)
+        self.version = 0
+        self._calibrated_at = 0
+
+    def step(self) -> bool:
+        """Take in new answers and fit; False if there was nothing new."""
+        policy_steps = int(self.run.told("act").get("steps", 0))
+        fitted = self.fitter.absorb(self.store.changes(self.fitter.last_event)) and self._enough() and self.fitter.fit()
+        moved = self.fitter.fits > 0 and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
+        if fitted or moved:
+            self._publish(policy_steps)
+        if fitted:
+            self.run.record(policy_steps, self.fitter.report())
+        return bool(fitted or moved)
+
+    def _enough(self) -> bool:
+        data = self.fitter.data
+        if self.fitter.fits == 0 and (data is None or len(data) < self.settings.labels_before_training):
+            self.run.tell("fit", state="waiting", version=0, comparisons=0 if data is None else len(data))
+            return False
+        return data is not None
+
+    def _publish(self, policy_steps: int) -> None:
+        assert self.fitter.data is not None
+        recent = self.store.recent(self.settings.calibrate_segments)
+        assert recent is not None
+        counted = recent.mask() > 0
+        ensemble = self.fitter.ensemble
+        ensemble.calibrate(recent.observations[counted], recent.actions[counted])
+        untrained = self.fitter.data.left[slice(self.settings.labels_before_training)]
+        ensemble.baseline = float(ensemble.reward(untrained.observations, untrained.actions).mean())
+        self._calibrated_at = policy_steps
+        self.version += 1
+        with self.run.publishing("reward", self.version, durable=False) as directory:
+            self.fitter.ensemble.save(directory / "reward.safetensors")
+        self.run.tell("fit", state="fitting", version=self.version, comparisons=len(self.fitter.data))
+
+    def save(self, number: int) -> None:
+        """A checkpoint."""
+        with self.run.publishing("fit", number) as directory:
+            self.fitter.save(directory)
+            state = {"version": self.version, "calibrated_at": self._calibrated_at}
+            write_whole(directory / "state.json", json.dumps(state).encode())
+
+    def load(self, exactly: int | None = None) -> None:
+        """Go on from the newest checkpoint, or from that of a number, and publish its r̂ again."""
+        checkpoint = self.run.newest("fit", exactly)
+        if checkpoint is None:
+            return
+        state = json.loads((checkpoint.path / "state.json").read_text())
+        self.fitter.load(checkpoint.path, self.store.comparisons())
+        self.version = max(int(state["version"]), 0 if exactly is not None else self.run.newest_number("reward") or 0)
+        self._calibrated_at = int(state["calibrated_at"])

@@ -1,0 +1,155 @@
+"""The method: acting, asking and fitting, in turn or at once. §2.2
+
+    act ── segments ──▶ ask ── comparisons ──▶ fit
+     ▲                                          │
+     └───────────────── r̂ ◀────────────────────┘
+
+The three meet only in the run directory, so the same three objects run in one process, one after the other and
+reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from backflip.acting import Act
+from backflip.asking import Ask
+from backflip.fitting import Fit
+from backflip.processes import Part, Stop, run_together
+from backflip.rundir import RunDir
+from backflip.settings import Settings
+from backflip.store import Store
+
+IDLE_SECONDS = 0.05
+"""How long a part that has nothing to do waits before it looks again."""
+
+
+def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None) -> None:
+    """The method in one process, one part after the other, reproducible from its seed; goes on where the run stands.
+
+    All that happens between two checkpoints is one transaction, which ends with the name of the checkpoint it belongs
+    to: whenever the process dies, database and checkpoints agree.
+    """
+    settings = Settings.from_dict(run.settings)
+    one_thread()
+    with run.owned(), closing(run.store()) as store:
+        act, ask, fit = Act(run, store, settings), Ask(run, store, settings), Fit(run, store, settings)
+        store.clock = lambda: float(act.policy.steps)
+        number = _go_back(run, store, act, fit)
+        run.tell("run", state="running")
+        while not act.done:
+            with store.transaction():
+                end = act.policy.steps + settings.checkpoint_steps
+                while act.policy.steps < end and not act.done:
+                    act.step()
+                    ask.step()
+                    fit.step()
+                    watch()
+                number += 1
+                act.save(number)
+                fit.save(number)
+                store.note("checkpoint", f"{number} {run.metrics_position()}")
+        run.tell("run", state="finished")
+
+
+def _go_back(run: RunDir, store: Store, act: Act, fit: Fit) -> int:
+    """To the checkpoint that the database belongs to: what was written after it is forgotten."""
+    number, position = (int(part) for part in (store.noted("checkpoint") or "0 0").split())
+    run.forget_metrics(position)
+    run.forget("reward")
+    if number:
+        act.load(exactly=number)
+        fit.load(exactly=number)
+        if fit.fitter.fits:
+            with run.publishing("reward", fit.version, durable=False) as directory:
+                fit.fitter.ensemble.save(directory / "reward.safetensors")
+    act.tell("resumed" if number else "starting")
+    return number
+
+
+def at_once(
+    run: RunDir,
+    watch: Callable[[], None] = lambda: None,
+    interrupted: Callable[[], bool] = lambda: False,
+    beside: Mapping[str, tuple[Part, tuple[Any, ...]]] = MappingProxyType({}),
+) -> bool:
+    """The method in a process each for acting, asking and fitting; nobody waits for anybody. §2.2
+
+    Args:
+        beside: further parts with a process of their own, such as the page.
+
+    Returns:
+        Whether the policy used up its steps; False if the run was interrupted before.
+
+    Raises:
+        PartDied: a part failed; its traceback is in the message, and the run can be resumed.
+    """
+    ours = {name: (part, (run.path,)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
+    with run.owned():
+        run.tell("run", state="running")
+        try:
+            finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
+        except BaseException as error:
+            run.tell("run", state="failed", message=str(error).strip().splitlines()[-1])
+            raise
+        run.tell("run", state="finished" if finished else "stopped")
+        return finished
+
+
+def act_on(path: Path, stop: Stop) -> None:
+    """Act until the steps are used up or it is time to stop, and save."""
+    run, settings = _enter(path)
+    with closing(run.store()) as store:
+        act = Act(run, store, settings)
+        act.load()
+        number = run.newest_number("act") or 0
+        saved = act.policy.steps
+        while not act.done and not stop.is_set():
+            if not act.step(wait=True):
+                stop.wait(IDLE_SECONDS)
+            if act.policy.steps - saved >= settings.checkpoint_steps:
+                number, saved = number + 1, act.policy.steps
+                act.save(number)
+        act.save(number + 1)
+        act.tell("finished" if act.done else "stopped")
+
+
+def ask_on(path: Path, stop: Stop) -> None:
+    """Ask until it is time to stop."""
+    run, settings = _enter(path)
+    with closing(run.store()) as store:
+        ask = Ask(run, store, settings)
+        while not stop.is_set():
+            if not ask.step():
+                stop.wait(IDLE_SECONDS)
+
+
+def fit_on(path: Path, stop: Stop) -> None:
+    """Fit until it is time to stop, and save."""
+    run, settings = _enter(path)
+    with closing(run.store()) as store:
+        fit = Fit(run, store, settings)
+        fit.load()
+        number = run.newest_number("fit") or 0
+        while not stop.is_set():
+            if fit.step():
+                number += 1
+                fit.save(number)
+            else:
+                stop.wait(IDLE_SECONDS)
+
+
+def _enter(path: Path) -> tuple[RunDir, Settings]:
+    one_thread()
+    run = RunDir.open(path)
+    return run, Settings.from_dict(run.settings)
+
+
+def one_thread() -> None:
+    """Compute with one thread, and treat vanishing numbers as 0, which slow every update else."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)

@@ -1,0 +1,171 @@
+"""Open queries: asking them, lending them to annotators for a while, ranking them anew and taking them back. §2.2.4
+
+A query is in somebody's hands while its lease runs; a claim is one atomic statement, so nobody gets another's query.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from jaxtyping import Float32, Int64
+
+from backflip import database, stored_segments
+from backflip.preferences import Query
+from backflip.schema import EXPIRED, OPEN, SKIP, as_query, chunks, event, query, segment
+
+Predictions = Float32[np.ndarray, "m q"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A query lent to an annotator, with the drawings of its two segments."""
+
+    query: Query
+    left_clip: str
+    right_clip: str
+
+
+def ask(
+    c: sa.Connection, now: float, pairs: Int64[np.ndarray, "q 2"], p_left: Predictions | None, policy_steps: int
+) -> list[Query]:
+    """Put pairs of stored segments to the teachers, but none that was asked before in either order."""
+    predictions = _by_query(p_left, len(pairs))
+    made: list[Query] = []
+    stored = stored_segments.hold(c, np.unique(pairs).tolist())
+    if_new = database.insert(c, query).on_conflict_do_nothing().returning(query.c.id)
+    for (left, right), predicted in zip(pairs.tolist(), predictions, strict=True):
+        if left == right or not {left, right} <= stored:
+            continue
+        row = {
+            "left": left,
+            "right": right,
+            "low": min(left, right),
+            "high": max(left, right),
+            "policy_steps": policy_steps,
+            "asked_at": now,
+            "status": OPEN,
+            "drawn": False,
+            "lease_until": 0.0,
+            **_rank(predicted),
+        }
+        number = c.execute(if_new.values(row)).scalar()
+        if number is not None:
+            made.append(Query(number, left, right, predicted, policy_steps))
+    stored_segments.keep_for_ever(c, list({i for q in made for i in (q.left, q.right)}))
+    return made
+
+
+def _by_query(p_left: Predictions | None, queries: int) -> list[tuple[float, ...]]:
+    if p_left is None:
+        return [()] * queries
+    if not np.isfinite(p_left).all():
+        raise ValueError("predictions are not finite; the reward ensemble that made them is broken")
+    return [tuple(column) for column in p_left.T.tolist()]
+
+
+def _rank(predicted: tuple[float, ...]) -> dict[str, Any]:
+    return {"p_left": json.dumps(predicted), "disagreement": float(np.var(predicted)) if predicted else 0.0}
+
+
+def free(now: float) -> sa.ColumnElement[bool]:
+    """Whether a query is open and in nobody's hands."""
+    return (query.c.status == OPEN) & (query.c.lease_until <= now)
+
+
+def waiting(c: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Query]:
+    """The queries that fulfil a condition, in the order in which they were asked."""
+    return [as_query(row) for row in c.execute(sa.select(query).where(condition).order_by(query.c.id))]
+
+
+def _hold(c: sa.Connection, now: float, ids: Iterable[int]) -> list[int]:
+    """Those of the queries that are free; they stay so until the transaction ends.
+
+    Rows are always locked in the order of their numbers, so that two processes never wait for each other.
+    """
+    locked = sa.select(query.c.id).where(free(now)).order_by(query.c.id).with_for_update(key_share=True)
+    return [i for chunk in chunks(sorted(ids)) for i in c.execute(locked.where(query.c.id.in_(chunk))).scalars()]
+
+
+def rerank(c: sa.Connection, now: float, queries: Sequence[Query], p_left: Predictions) -> None:
+    """Give free queries new predictions."""
+    ranks = {asked.id: _rank(p) for asked, p in zip(queries, _by_query(p_left, len(queries)), strict=True)}
+    rows = [{"number": number, **ranks[number]} for number in _hold(c, now, ranks)]
+    if rows:
+        c.execute(query.update().where(query.c.id == sa.bindparam("number")), rows)
+
+
+def expire(c: sa.Connection, now: float, ids: Iterable[int]) -> int:
+    """Take back free queries; return how many."""
+    held = _hold(c, now, set(ids))
+    for chunk in chunks(held):
+        c.execute(query.update().where(query.c.id.in_(chunk)).values(status=EXPIRED))
+    return len(held)
+
+
+def undrawn(c: sa.Connection, limit: int) -> list[int]:
+    """Segments without a clip of the best open queries that are not drawn, at most `limit` queries."""
+    left, right = segment.alias(), segment.alias()
+    best = (
+        sa.select(query.c.left, left.c.clip, query.c.right, right.c.clip)
+        .join(left, left.c.id == query.c.left)
+        .join(right, right.c.id == query.c.right)
+        .where(query.c.status == OPEN, sa.not_(query.c.drawn))
+        .order_by(query.c.disagreement.desc(), query.c.id)
+        .limit(limit)
+    )
+    sides = [side for row in c.execute(best) for side in ((row[0], row[1]), (row[2], row[3]))]
+    return list(dict.fromkeys(i for i, clip in sides if clip is None))
+
+
+def mark_drawn(c: sa.Connection) -> int:
+    """Let people claim those open queries whose two segments have clips now; return how many became so."""
+    left, right = segment.alias(), segment.alias()
+    ready = (
+        sa.select(query.c.id)
+        .join(left, left.c.id == query.c.left)
+        .join(right, right.c.id == query.c.right)
+        .where(query.c.status == OPEN, sa.not_(query.c.drawn), left.c.clip.isnot(None), right.c.clip.isnot(None))
+        .order_by(query.c.id)
+        .with_for_update(key_share=True, of=query)
+    )
+    ids = list(c.execute(ready).scalars())
+    for chunk in chunks(ids):
+        c.execute(query.update().where(query.c.id.in_(chunk)).values(drawn=True))
+    return len(ids)
+
+
+def claim(c: sa.Connection, now: float, annotator: str, count: int, lease_seconds: float) -> list[Claim]:
+    """Renew the annotator's leases, best queries first, then lend the best free ones until there are `count`."""
+    until = now + lease_seconds
+    held = (
+        sa.select(query)
+        .where(query.c.status == OPEN, query.c.drawn, query.c.lease_holder == annotator, query.c.lease_until > now)
+        .order_by(query.c.disagreement.desc(), query.c.id)
+        .limit(count)
+        .with_for_update(key_share=True)
+    )
+    rows: list[Any] = list(c.execute(held))
+    c.execute(query.update().where(query.c.id.in_([row.id for row in rows])).values(lease_until=until))
+    while len(rows) < count and (row := _claim_one(c, now, annotator, until)) is not None:
+        rows.append(row)
+    shown = sorted({i for row in rows for i in (row.left, row.right)})
+    drawn = sa.select(segment.c.id, segment.c.clip).where(segment.c.id.in_(shown))
+    clips = {row.id: row.clip for row in c.execute(drawn)}
+    return [Claim(as_query(row), clips[row.left], clips[row.right]) for row in rows]
+
+
+def _claim_one(c: sa.Connection, now: float, annotator: str, until: float) -> Any:
+    skipped = sa.exists().where(event.c.query == query.c.id, event.c.teacher == annotator, event.c.kind == SKIP)
+    best = (
+        sa.select(query.c.id)
+        .where(free(now), query.c.drawn, ~skipped)
+        .order_by(query.c.disagreement.desc(), query.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)  # PostgreSQL; SQLite has one writer at a time anyway
+        .scalar_subquery()
+    )
+    statement = query.update().where(query.c.id == best).values(lease_holder=annotator, lease_until=until)
+    return c.execute(statement.returning(query)).first()

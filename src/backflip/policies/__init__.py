@@ -1,0 +1,42 @@
+"""Policies: what acts, and learns from whatever reward it is paid. §2.2.1"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from backflip.envs import Collector
+from backflip.segments import Rollout
+
+Pay = Callable[[Rollout], Float32[np.ndarray, "t e"]]
+"""The reward of every step of a rollout, all in one call: r̂, or in a baseline the true reward."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What the loop needs of a policy; PPO here, others by adapters."""
+
+    collector: Collector
+    iteration: int
+    """Rollouts so far; randomness is keyed by it."""
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far, counted at the environments."""
+
+    def explore(self) -> Rollout:
+        """Act for one rollout without learning."""
+
+    def train(self, pay: Pay) -> Rollout:
+        """Act for one rollout, learn from what `pay` gives for it, and return it."""
+
+    def report(self) -> dict[str, float]:
+        """Measurements of the last update (docs/metrics.md)."""
+
+    def save(self, directory: Path) -> None:
+        """Write everything that learning depends on."""
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `save` wrote."""

@@ -1,0 +1,146 @@
+"""Several functions at once, a process each: one that dies ends them all, loudly; Ctrl-C ends them all, cleanly."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+GRACE_SECONDS = 20.0
+"""How long a process may take to save its state when it is asked to stop."""
+
+
+class PartDied(Exception):
+    """A process ended by itself although it should not have; the message has its traceback."""
+
+
+class Stop(Protocol):
+    """Says when to stop; the part of an event that a process needs."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep until it is time to stop, or for so many seconds."""
+
+
+Part = Callable[..., None]
+"""Called as part(*arguments, stop=...); returns when its work is done or `stop` is set."""
+
+
+def run_together(
+    parts: Mapping[str, tuple[Part, tuple[Any, ...]]],
+    leader: str,
+    watch: Callable[[], None] = lambda: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Run each part in a process of its own until the leader returns; True if it did, False if interrupted.
+
+    Args:
+        leader: the part whose return ends the run; the others are then asked to stop.
+        watch: called about five times a second meanwhile.
+        interrupted: asked as often; True ends the run cleanly.
+
+    Raises:
+        PartDied: a part raised, was killed, or returned too early.
+    """
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    processes: dict[str, Any] = {}
+    errors: dict[str, Connection] = {}
+    finished = False
+    try:
+        with _one_thread():
+            for name, (part, arguments) in parts.items():
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_guarded, args=(part, arguments, stop, sender, os.getpid()), name=name, daemon=True
+                )
+                process.start()
+                sender.close()
+                processes[name], errors[name] = process, receiver
+        while not finished and not interrupted():
+            for name, process in processes.items():
+                if process.is_alive():
+                    continue
+                if name == leader and process.exitcode == 0:
+                    finished = True
+                else:
+                    raise PartDied(_obituary(name, process.exitcode, errors[name]))
+            watch()
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        finished = False
+    finally:
+        stop.set()
+        _end(processes)
+    for name, process in processes.items():
+        if process.exitcode not in (0, None):
+            raise PartDied(_obituary(name, process.exitcode, errors[name]))
+    return finished
+
+
+@contextlib.contextmanager
+def _one_thread() -> Any:
+    """Let the processes that start inside compute with one thread: more of them on few cores are 10x slower."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _guarded(part: Part, arguments: tuple[Any, ...], stop: Any, errors: Connection, parent: int) -> None:
+    """Run a part in its process; whatever it raises goes to the parent as text, and ends this process with 1."""
+    for request in (signal.SIGINT, signal.SIGTERM):  # often sent to the whole group; the parent decides
+        signal.signal(request, signal.SIG_IGN)
+    try:
+        part(*arguments, stop=_OrphanStop(stop, parent))
+    except BaseException:  # noqa: BLE001 (goes to the parent, who raises it)
+        errors.send(traceback.format_exc())
+        errors.close()
+        raise SystemExit(1) from None
+
+
+class _OrphanStop:
+    """The stop event; it also counts as set once the parent is gone, so that no part outlives its run."""
+
+    def __init__(self, event: Any, parent: int) -> None:
+        self._event = event
+        self._parent = parent
+
+    def is_set(self) -> bool:
+        return bool(self._event.is_set()) or os.getppid() != self._parent
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._event.wait(timeout)
+        return self.is_set()
+
+
+def _obituary(name: str, exitcode: int | None, errors: Connection) -> str:
+    with contextlib.suppress(EOFError, OSError):
+        if errors.poll(0.5):
+            return f"the part '{name}' failed:\n{errors.recv()}"
+    if exitcode is not None and exitcode < 0:
+        return f"the part '{name}' was killed by {signal.Signals(-exitcode).name}"
+    return f"the part '{name}' ended too early (exit status {exitcode})"
+
+
+def _end(processes: Mapping[str, Any]) -> None:
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes.values():
+        process.join(max(0.1, deadline - time.monotonic()))
+    for process in processes.values():
+        if process.is_alive():
+            process.kill()
+            process.join()

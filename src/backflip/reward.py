@@ -1,0 +1,203 @@
+"""The reward ensemble r̂: several small networks evaluated together, normalised one by one. §2.2.3, A.1"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Shaped
+from torch import Tensor
+
+from backflip.files import load_arrays, save_arrays
+
+LEAK = 0.01
+"""Slope of the leaky ReLU below zero (A.1)."""
+SMALLEST_DEVIATION = 1e-2
+"""Inputs that hardly moved while the statistics were taken are not blown up beyond this."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Shape of the reward ensemble."""
+
+    members: int = 3
+    """Number of networks (A)."""
+    layers: int = 2
+    """Hidden layers of each (A.1)."""
+    width: int = 64
+    """Units of each hidden layer (A.1)."""
+    deviation: float = 1.0
+    """Standard deviation of each member's output on recent behaviour (A.1)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What r̂ gets to see: observations of a shape, and actions, either vectors or numbers of choices."""
+
+    observation_shape: tuple[int, ...]
+    action_size: int
+    """Numbers in an action, or choices where actions are choices."""
+    discrete: bool
+    first_action: int = 0
+    """The number of the first choice."""
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in one observation."""
+        return math.prod(self.observation_shape)
+
+    @property
+    def size(self) -> int:
+        """Numbers that a member reads for one step."""
+        return self.observation_size + self.action_size
+
+
+class RewardEnsemble:
+    """r̂(o, a): m networks side by side in stacked weights, each normalised by itself, then averaged with equal weight.
+
+    `parameters` are the leaves that fitting moves: per layer the weights [m in out] and the biases [m 1 out].
+    """
+
+    def __init__(self, inputs: Inputs, config: RewardConfig | None = None, seed: int = 0) -> None:
+        self.inputs = inputs
+        self.config = config or RewardConfig()
+        members = self.config.members
+        sizes = [inputs.size, *[self.config.width] * self.config.layers, 1]
+        self.parameters: list[Tensor] = []
+        for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
+            bound = 1 / math.sqrt(before)
+            # Keyed by member, so that a larger ensemble contains the smaller one.
+            drawn = [
+                np.random.default_rng([seed, member, layer]).uniform(-bound, bound, (before + 1, after))
+                for member in range(members)
+            ]
+            stacked = torch.from_numpy(np.stack(drawn).astype(np.float32))
+            self.parameters += [stacked[:, :-1].contiguous(), stacked[:, -1:].contiguous()]
+        self.input_mean = torch.zeros(inputs.observation_size)
+        self.input_deviation = torch.ones(inputs.observation_size)
+        self.output_mean = torch.zeros(members)
+        self.output_deviation = torch.ones(members)
+        self.baseline = 0.0
+        """Mean reward of the untrained policy's behaviour: r̂ has mean 0 on recent behaviour, so that only the distance
+        from here says how far the policy has come."""
+
+    @property
+    def members(self) -> int:
+        """How many networks."""
+        return self.config.members
+
+    def features(
+        self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
+    ) -> Float[Tensor, "b i"]:
+        """What the members read: standardised flat observations, then the action (one-hot if it is a choice)."""
+        flat = torch.from_numpy(
+            np.ascontiguousarray(observations, np.float32).reshape(-1, self.inputs.observation_size)
+        )
+        standard = (flat - self.input_mean) / self.input_deviation
+        if self.inputs.discrete:
+            choices = torch.from_numpy(np.ascontiguousarray(actions, np.int64).reshape(-1)) - self.inputs.first_action
+            action = torch.nn.functional.one_hot(choices, self.inputs.action_size).float()
+        else:
+            action = torch.from_numpy(np.ascontiguousarray(actions, np.float32).reshape(-1, self.inputs.action_size))
+        return torch.cat([standard, action], dim=1)
+
+    def forward(self, features: Float[Tensor, "b i"]) -> Float[Tensor, "m b"]:
+        """Every member's output for every step, not normalised, in one batched call a layer."""
+        x = features.expand(self.members, *features.shape)
+        layers = len(self.parameters) // 2
+        for layer in range(layers):
+            x = torch.baddbmm(self.parameters[2 * layer + 1], x, self.parameters[2 * layer])
+            if layer + 1 < layers:
+                x = torch.nn.functional.leaky_relu(x, LEAK)
+        return x[..., 0]
+
+    def raw(
+        self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
+    ) -> Float[Tensor, "m *lead"]:
+        """Every member's output [m ...] for steps with any leading axes, not normalised; without gradient."""
+        lead = observations.shape[: observations.ndim - len(self.inputs.observation_shape)]
+        with torch.no_grad():
+            return self.forward(self.features(observations, actions)).reshape(self.members, *lead)
+
+    def standardise_inputs(self, observations: Shaped[np.ndarray, "*n"]) -> None:
+        """Fix the statistics that observations are standardised with, once, before the first fit."""
+        flat = observations.reshape(-1, self.inputs.observation_size).astype(np.float64)
+        self.input_mean = torch.from_numpy(flat.mean(0).astype(np.float32))
+        deviation = np.maximum(flat.std(0), SMALLEST_DEVIATION)
+        self.input_deviation = torch.from_numpy(deviation.astype(np.float32))
+
+    def calibrate(self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]) -> None:
+        """Measure each member on recent behaviour, so that its reward there has mean 0 and the set deviation (§2.2.3).
+
+        Only this moves the normalisation; asking for rewards or choosing queries never does.
+        """
+        raw = self.raw(observations, actions).reshape(self.members, -1).double()
+        self.output_mean = raw.mean(1).float()
+        deviation = raw.std(1, correction=0) / self.config.deviation
+        self.output_deviation = torch.where(deviation > 0, deviation, 1.0).float()
+
+    def member_rewards(
+        self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
+    ) -> Float32[np.ndarray, "m *lead"]:
+        """Every member's normalised reward [m ...]."""
+        raw = self.raw(observations, actions)
+        column = (self.members, *[1] * (raw.ndim - 1))
+        normal = (raw - self.output_mean.reshape(column)) / self.output_deviation.reshape(column)
+        rewards: Float32[np.ndarray, "m *lead"] = normal.numpy()
+        return rewards
+
+    def reward(
+        self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
+    ) -> Float32[np.ndarray, "*lead"]:
+        """r̂ for steps with any leading axes: the mean of the normalised members (§2.2.3)."""
+        mean: Float32[np.ndarray, "*lead"] = self.member_rewards(observations, actions).mean(0)
+        return mean
+
+    def segment_returns(
+        self,
+        observations: Shaped[np.ndarray, "n k *obs"],
+        actions: Shaped[np.ndarray, "n k *act"],
+        mask: Float32[np.ndarray, "n k"],
+    ) -> Float32[np.ndarray, "m n"]:
+        """Every member's sum over each segment, not normalised: the numbers that eq. 1 compares."""
+        returns: Float32[np.ndarray, "m n"] = (self.raw(observations, actions).numpy() * mask).sum(-1)
+        return returns
+
+    def save(self, path: Path) -> None:
+        """Write everything into one safetensors file."""
+        arrays = {f"parameter_{i}": p.detach().numpy() for i, p in enumerate(self.parameters)}
+        for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
+            arrays[name] = getattr(self, name).numpy()
+        save_arrays(path, arrays, {"inputs": vars(self.inputs), "config": vars(self.config), "baseline": self.baseline})
+
+    @classmethod
+    def load(cls, path: Path) -> "RewardEnsemble":
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedFile: it cannot be read.
+        """
+        arrays, meta = load_arrays(path)
+        shape: dict[str, Any] = meta["inputs"]
+        inputs = Inputs(**{**shape, "observation_shape": tuple(shape["observation_shape"])})
+        ensemble = cls(inputs, RewardConfig(**meta["config"]))
+        ensemble.parameters = [
+            torch.from_numpy(arrays[f"parameter_{i}"].copy()) for i in range(len(ensemble.parameters))
+        ]
+        for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
+            setattr(ensemble, name, torch.from_numpy(arrays[name].copy()))
+        ensemble.baseline = meta["baseline"]
+        return ensemble
+
+
+def probability_left(
+    left: Float[Tensor, "*n"], right: Float[Tensor, "*n"], error_rate: float = 0.1
+) -> Float[Tensor, "*n"]:
+    """P̂ that a person chooses left, from the two returns: (1-ε)·σ(left - right) + ε/2 (eq. 1, §2.2.3; Ibarz 2018 A.3).
+
+    With probability ε the person answers at random, whatever the difference.
+    """
+    return (1 - error_rate) * torch.sigmoid(left - right) + error_rate / 2

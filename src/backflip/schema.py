@@ -1,0 +1,91 @@
+"""The tables of the store: notes, segments, queries, and events that are only ever added."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from backflip.preferences import Choice, Query
+
+SCHEMA_VERSION = 1
+
+CHOICES = [choice.value for choice in Choice]
+SKIP, UNDO = "skip", "undo"
+OPEN, ANSWERED, EXPIRED = "open", "answered", "expired"
+LARGEST_NUMBER = 2**63 - 1
+"""No row has a higher number, and asking a database for one is an error of another kind."""
+
+tables = sa.MetaData()
+# BIGINT would keep SQLite from numbering rows by itself, and numbers must never be used twice.
+_number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+meta = sa.Table(
+    "meta",
+    tables,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+# What is small stands first: SQLite reads a row from its beginning and has to walk past everything on the way.
+segment = sa.Table(
+    "segment",
+    tables,
+    sa.Column("id", _number, primary_key=True, autoincrement=True),
+    sa.Column("asked", sa.Boolean, nullable=False),
+    sa.Column("clip", sa.Text, index=True),
+    sa.Column("policy_steps", sa.BigInteger, nullable=False),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("observations", sa.LargeBinary, nullable=False),
+    sa.Column("actions", sa.LargeBinary, nullable=False),
+    sa.Column("true_rewards", sa.LargeBinary, nullable=False),
+    sa.Column("states", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+query = sa.Table(
+    "query",
+    tables,
+    sa.Column("id", _number, primary_key=True, autoincrement=True),
+    sa.Column("left", sa.BigInteger, sa.ForeignKey("segment.id"), nullable=False),
+    sa.Column("right", sa.BigInteger, sa.ForeignKey("segment.id"), nullable=False),
+    sa.Column("low", sa.BigInteger, nullable=False),
+    sa.Column("high", sa.BigInteger, nullable=False),
+    sa.Column("p_left", sa.Text, nullable=False),
+    sa.Column("disagreement", sa.Float, nullable=False),
+    sa.Column("policy_steps", sa.BigInteger, nullable=False),
+    sa.Column("asked_at", sa.Float, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("drawn", sa.Boolean, nullable=False),
+    sa.Column("lease_holder", sa.Text),
+    sa.Column("lease_until", sa.Float, nullable=False),
+    sa.UniqueConstraint("low", "high", name="a_pair_is_asked_once"),
+    sqlite_autoincrement=True,
+)
+event = sa.Table(
+    "event",
+    tables,
+    sa.Column("seq", _number, primary_key=True, autoincrement=True),
+    sa.Column("uuid", sa.Text, nullable=False, unique=True),
+    sa.Column("query", sa.BigInteger, sa.ForeignKey("query.id"), nullable=False, index=True),
+    sa.Column("teacher", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("supersedes", sa.Text, index=True),
+    sa.Column("seconds", sa.Float),
+    sa.Column("details", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("never_asked", segment.c.asked, segment.c.id)
+sa.Index("best_first", query.c.status, query.c.disagreement.desc(), query.c.id)
+# PostgreSQL looks here, when a segment is pruned, for queries that would lose it; SQLite does the same.
+sa.Index("shown_left", query.c.left)
+sa.Index("shown_right", query.c.right)
+
+
+def as_query(row: Any) -> Query:
+    """The query in a row of its table."""
+    return Query(row.id, row.left, row.right, tuple(json.loads(row.p_left)), row.policy_steps)
+
+
+def chunks(ids: list[int], size: int = 500) -> Iterator[list[int]]:
+    """Lists short enough for one statement (SQLite allows 999 parameters in old builds)."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -1,0 +1,259 @@
+"""Segments, queries and answers in SQLite or PostgreSQL, safe from several processes. §2.2
+
+Answers are events that are only ever added: an undo or a change of mind is a further event that supersedes an earlier
+one. What counts now is whatever no later event supersedes. An answer is on the disk before `answer` returns.
+"""
+
+import threading
+import time
+import uuid as uuids
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from jaxtyping import Float32, Int64
+
+from backflip import answers, database, open_queries, standing, stored_segments
+from backflip.database import StoreError
+from backflip.open_queries import Claim
+from backflip.preferences import Changes, Comparisons, Preference, Query
+from backflip.schema import LARGEST_NUMBER, OPEN, as_query, chunks, meta, query
+from backflip.segments import Segments
+from backflip.standing import Counts
+
+LEASE_SECONDS = 120.0
+"""How long a query belongs to the page that was shown it, after which somebody else may get it."""
+KEEP_SEGMENTS = 4000
+"""Segments that were never asked about are kept up to this number, newest first."""
+
+
+class Store:
+    """The one place for segments, queries and preferences; every method is one transaction.
+
+    Threads may share a store; a process opens its own (a connection does not survive a fork).
+
+    Args:
+        url: a path to an SQLite file, or an SQLAlchemy URL (`postgresql://user@host/database`).
+        clock: seconds since the epoch; a run that must be reproducible passes its own.
+        check: read the whole database once to see that it is sound.
+
+    Raises:
+        StoreError: not a database of ours, damaged, newer than this program, or not reachable.
+    """
+
+    def __init__(self, url: str | Path, clock: Callable[[], float] = time.time, check: bool = False) -> None:
+        self.engine = database.connect(url)
+        self.clock = clock
+        self._local = threading.local()
+        try:
+            database.create_or_verify(self.engine, check)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """All that this thread writes inside becomes visible together, or not at all; joins one already begun.
+
+        What was rolled back leaves no trace in SQLite. PostgreSQL never gives the same number twice, so there the
+        numbers of segments and queries have gaps afterwards.
+        """
+        current: sa.Connection | None = getattr(self._local, "connection", None)
+        with database.translated_errors():
+            if current is not None:
+                yield current
+                return
+            with database.writing(self.engine) as c:
+                self._local.connection = c
+                try:
+                    yield c
+                finally:
+                    self._local.connection = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        current: sa.Connection | None = getattr(self._local, "connection", None)
+        with database.translated_errors():
+            if current is not None:
+                yield current
+                return
+            with self.engine.connect() as c:
+                yield c
+
+    # ---- notes: small values that belong to the run
+
+    def note(self, key: str, value: str) -> None:
+        """Remember a value under a key."""
+        row = {"key": database.storable(key), "value": database.storable(value)}
+        with self.transaction() as c:
+            statement = database.insert(c, meta).values(row)
+            c.execute(statement.on_conflict_do_update(index_elements=[meta.c.key], set_={"value": row["value"]}))
+
+    def noted(self, key: str) -> str | None:
+        """The value under a key, if any."""
+        with self._reading() as c:
+            value: str | None = c.execute(sa.select(meta.c.value).where(meta.c.key == database.storable(key))).scalar()
+            return value
+
+    # ---- segments
+
+    def add(self, segments: Segments, keep: int = KEEP_SEGMENTS) -> Int64[np.ndarray, " n"]:
+        """Store segments and return their numbers; the oldest that were never asked about make room.
+
+        Raises:
+            StoreError: their shapes differ from those already stored.
+        """
+        if len(segments) == 0:
+            return np.zeros(0, np.int64)
+        with self.transaction() as c:
+            return stored_segments.add(c, segments, keep)
+
+    def recent(self, count: int) -> Segments | None:
+        """The newest segments, oldest of them first, without states; None while there are none."""
+        with self._reading() as c:
+            return stored_segments.recent(c, count)
+
+    def segments(self, ids: Sequence[int] | Int64[np.ndarray, " n"], states: bool = False) -> Segments:
+        """The segments of these numbers, in this order, repeats included.
+
+        Raises:
+            StoreError: one of them is not stored (any more).
+        """
+        with self._reading() as c:
+            return stored_segments.by_id(c, ids, states)
+
+    def set_clip(self, segment_id: int, clip: str) -> None:
+        """Say under which hash a segment's drawing lies."""
+        with self.transaction() as c:
+            stored_segments.set_clip(c, segment_id, clip)
+
+    def has_clip(self, clip: str) -> bool:
+        """Whether some segment is drawn under this hash."""
+        with self._reading() as c:
+            return stored_segments.has_clip(c, clip)
+
+    def undrawn(self, limit: int) -> list[int]:
+        """Segments of open queries that nobody has drawn yet, those of the best queries first."""
+        with self._reading() as c:
+            return open_queries.undrawn(c, limit)
+
+    def mark_drawn(self) -> int:
+        """Let people claim those open queries whose two segments have clips now; return how many became so."""
+        with self.transaction() as c:
+            return open_queries.mark_drawn(c)
+
+    # ---- queries
+
+    def ask(
+        self,
+        pairs: Int64[np.ndarray, "q 2"],
+        p_left: Float32[np.ndarray, "m q"] | None = None,
+        policy_steps: int = 0,
+    ) -> list[Query]:
+        """Put pairs of segments (left, right) to the teachers; return the queries that this made.
+
+        A pair that was asked before, in either order, is passed over, as is one whose segment has been pruned.
+        """
+        with self.transaction() as c:
+            return open_queries.ask(c, self.clock(), pairs, p_left, policy_steps)
+
+    def open_queries(self, unclaimed_only: bool = False) -> list[Query]:
+        """Queries that wait for an answer, in the order in which they were asked."""
+        with self._reading() as c:
+            condition = open_queries.free(self.clock()) if unclaimed_only else query.c.status == OPEN
+            return open_queries.waiting(c, condition)
+
+    def queries(self, ids: Sequence[int]) -> list[Query]:
+        """The queries of these numbers, in the order of their numbers."""
+        possible = sorted({i for i in ids if 0 < i <= LARGEST_NUMBER})
+        statement = sa.select(query).order_by(query.c.id)
+        with self._reading() as c:
+            return [
+                as_query(row) for chunk in chunks(possible) for row in c.execute(statement.where(query.c.id.in_(chunk)))
+            ]
+
+    def rerank(self, queries: Sequence[Query], p_left: Float32[np.ndarray, "m q"]) -> None:
+        """Give open queries new predictions; those in somebody's hands keep what they had."""
+        with self.transaction() as c:
+            open_queries.rerank(c, self.clock(), queries, p_left)
+
+    def expire(self, ids: Iterable[int]) -> int:
+        """Take back open queries that nobody holds; return how many were taken back."""
+        with self.transaction() as c:
+            return open_queries.expire(c, self.clock(), ids)
+
+    # ---- answers
+
+    def claim(self, annotator: str, count: int = 1, lease_seconds: float = LEASE_SECONDS) -> list[Claim]:
+        """Lend an annotator the best open queries that are drawn, not in other hands and not skipped by them before.
+
+        One statement a query, so two annotators never get the same one. Queries that the annotator holds already come
+        first: a page that was reloaded goes on where it was.
+        """
+        database.storable(annotator)
+        with self.transaction() as c:
+            return open_queries.claim(c, self.clock(), annotator, count, lease_seconds)
+
+    def answer(self, preference: Preference, details: dict[str, Any] | None = None) -> bool:
+        """Store a choice; False if this very answer was stored before.
+
+        A second answer of the same teacher to the same query supersedes the first.
+
+        Raises:
+            StoreError: no such query, or the UUID belongs to another answer.
+        """
+        with self.transaction() as c:
+            return answers.answer(c, self.clock(), preference, details)
+
+    def skip(self, uuid: str, query_id: int, annotator: str) -> bool:
+        """Put a query back for others, without a label; False if this was stored before."""
+        with self.transaction() as c:
+            return answers.skip(c, self.clock(), uuid, query_id, annotator)
+
+    def undo(self, uuid: str, annotator: str, undone: str) -> int | None:
+        """Take back one's own answer and return its query, open again and in one's hands.
+
+        Where others answered the query too, it is not opened again.
+        None if there is nothing to take back: the answer was superseded already, or this undo was stored before.
+
+        Raises:
+            StoreError: no such answer of this annotator.
+        """
+        with self.transaction() as c:
+            return answers.undo(c, self.clock(), uuid, annotator, undone, LEASE_SECONDS)
+
+    # ---- what stands
+
+    def changes(self, after: int = 0) -> Changes:
+        """What the events after number `after` did to D; with 0, the whole of D as new."""
+        with self._reading() as c:
+            return standing.changes(c, after)
+
+    def comparisons(self) -> Comparisons | None:
+        """D as it stands; None while it is empty."""
+        return self.changes().comparisons
+
+    def preferences(self, newest: int | None = None) -> list[tuple[Preference, Query]]:
+        """The choices that stand, oldest first, each with its query; only the `newest` so many if given."""
+        with self._reading() as c:
+            return standing.preferences(c, newest)
+
+    def counts(self) -> Counts:
+        """How many queries and answers there are now."""
+        with self._reading() as c:
+            return standing.counts(c)
+
+
+def new_uuid() -> str:
+    """A fresh UUID for an answer."""
+    return str(uuids.uuid4())
+
+
+__all__ = ["KEEP_SEGMENTS", "LEASE_SECONDS", "Claim", "Counts", "Store", "StoreError", "new_uuid"]

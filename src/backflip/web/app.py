@@ -1,0 +1,310 @@
+"""The page's app: which address does what. Routes are plain functions (they run in threads; the store blocks)."""
+
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import Query as InAddress
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import MutableHeaders
+
+from backflip.preferences import Preference, Query
+from backflip.rundir import RunDir, RunError
+from backflip.store import Claim, Store, StoreError, new_uuid
+from backflip.web import messages as m
+from backflip.web.security import Gate, Hosts, Session, fingerprint, protect, session
+
+STATIC = Path(__file__).parent / "static"
+MIME = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+SUFFIX = {"image/webp": ".webp", "image/png": ".png"}
+NEWEST_GIVEN = 8
+MOST_ROUNDS = 20
+"""How many times to look for replacements of pairs that cannot be shown, in one request."""
+RETRY_SECONDS = 1
+_CLIP = re.compile(r"^[0-9a-f]{64}$")
+_log = logging.getLogger(__name__)
+
+pages = APIRouter()
+api = APIRouter(prefix="/api")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all routes work on."""
+
+    run: RunDir
+    store: Store
+    settings: m.Settings
+    name: str
+    """The run's public short name, under which browsers keep things for it."""
+    files: dict[str, Path]
+    """The pages' own files by the name under /static; a client's words never become a path."""
+
+
+def create_app(run: RunDir, token: str, annotator: str = "you", hosts: Hosts | None = None) -> FastAPI:
+    """The app for one run; `app.state.context.store` is open until its owner closes it.
+
+    Args:
+        annotator: under which name the answers are stored.
+        hosts: names under which it may be called; those of this machine's loopback if not given.
+
+    Raises:
+        RunError: the run's settings or its store cannot be used.
+    """
+    try:
+        settings = m.Settings.model_validate(run.settings)
+    except ValidationError as error:
+        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
+    files = {path.relative_to(STATIC).as_posix(): path for path in sorted(STATIC.rglob("*")) if path.suffix in MIME}
+    app = FastAPI(routes=[*pages.routes, *api.routes], docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.context = Context(run, run.store(), settings, fingerprint(token), files)
+    app.add_middleware(Gate, token=token, annotator=annotator, hosts=hosts or Hosts())
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(StoreError, _store_refused)
+    app.add_exception_handler(Exception, _broke)
+    return app
+
+
+def _context(request: Request) -> Context:
+    found: Context = request.app.state.context
+    return found
+
+
+Here = Annotated[Context, Depends(_context)]
+Visitor = Annotated[Session, Depends(session)]
+
+
+# ---- pages
+
+
+@pages.get("/")
+def home(here: Here) -> Response:
+    """To the page that this run's teacher needs."""
+    return RedirectResponse("/label" if here.settings.teacher == "people" else "/run", 303)
+
+
+@pages.get("/label")
+def label_page(here: Here) -> Response:
+    """Where people choose between clips."""
+    return _file(here, "label.html")
+
+
+@pages.get("/run")
+def run_page(here: Here) -> Response:
+    """Where people watch the run."""
+    return _file(here, "run.html")
+
+
+@pages.get("/favicon.ico")
+def icon(here: Here) -> Response:
+    """What browsers ask for unasked."""
+    return _file(here, "icon.svg")
+
+
+@pages.get("/static/{name:path}")
+def static_file(here: Here, name: str) -> Response:
+    """A file of the pages."""
+    return _file(here, name)
+
+
+@pages.get("/clips/{clip}")
+def clip_file(here: Here, clip: str) -> Response:
+    """The sprite sheet of a clip that the store knows; its name is its content's hash, so it never changes."""
+    if _CLIP.match(clip) and here.store.has_clip(clip):
+        for mime, suffix in SUFFIX.items():
+            path = here.run.clips / (clip + suffix)
+            if path.is_file() and not path.is_symlink():
+                forever = {"cache-control": "private, max-age=31536000, immutable"}
+                return FileResponse(path, media_type=mime, headers=forever)
+    raise HTTPException(404, "There is no such clip.")
+
+
+def _file(here: Context, name: str) -> Response:
+    path = here.files.get(name)
+    if path is None:
+        raise HTTPException(404, "There is no such file.")
+    return FileResponse(path, media_type=MIME[path.suffix], headers={"cache-control": "no-cache"})
+
+
+# ---- what the labelling page says and hears
+
+
+@api.get("/next")
+def next_pairs(
+    here: Here,
+    visitor: Visitor,
+    count: Annotated[int, InAddress(ge=0, le=10)] = 3,
+    have: Annotated[str, InAddress(pattern=r"^(\d{1,18}(,\d{1,18})*)?$", max_length=1000)] = "",
+) -> m.Next:
+    """Up to `count` pairs that the page does not hold yet; those it does hold stay lent to it for longer."""
+    held = {int(number) for number in have.split(",") if number}
+    pairs, passed_over = _claim(here, visitor.annotator, count, held)
+    return m.Next(
+        run=here.name,
+        settings=here.settings,
+        pairs=pairs,
+        counts=_counts(here.store),
+        now=_now(here.run),
+        undrawn=0 if pairs else len(here.store.undrawn(1000)),
+        passed_over=passed_over,
+    )
+
+
+@api.post("/answer")
+def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
+    """Store a choice; it is on the disk before this returns."""
+    _must_exist(here.store, given.query)
+    preference = Preference(given.uuid, given.query, given.choice, visitor.annotator, given.seconds)
+    details = given.model_dump(include={"loops", "swap_ms", "prefetched"}, exclude_none=True)
+    new = here.store.answer(preference, details)
+    return m.Saved(duplicate=not new, counts=_counts(here.store))
+
+
+@api.post("/skip")
+def skip(here: Here, visitor: Visitor, given: m.Skip) -> m.Saved:
+    """Leave a query to others."""
+    _must_exist(here.store, given.query)
+    new = here.store.skip(given.uuid, given.query, visitor.annotator)
+    if new and given.reason:
+        _log.warning("query %d was passed over by %r: %r", given.query, visitor.annotator, given.reason)
+    return m.Saved(duplicate=not new, counts=_counts(here.store))
+
+
+@api.post("/undo")
+def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
+    """Take back one's own answer."""
+    query = here.store.undo(given.uuid, visitor.annotator, given.undone)
+    return m.Undone(query=query, counts=_counts(here.store))
+
+
+def _claim(here: Context, annotator: str, count: int, held: set[int]) -> tuple[list[m.Pair], int]:
+    """Borrow pairs that can be shown; those that cannot are handed back for good, or they would always come first."""
+    passed_over = 0
+    for _ in range(MOST_ROUNDS):
+        claims = [c for c in here.store.claim(annotator, count + len(held)) if c.query.id not in held][:count]
+        broken = []
+        pairs = []
+        for claim in claims:
+            try:
+                pairs.append(_pair(here.run.clips, claim))
+            except (OSError, ValidationError) as error:
+                broken.append(claim.query.id)
+                _log.warning("query %d is passed over, a clip of it cannot be shown: %s", claim.query.id, error)
+        if not broken:
+            return pairs, passed_over
+        for number in broken:
+            here.store.skip(new_uuid(), number, annotator)
+        passed_over += len(broken)
+    return pairs, passed_over
+
+
+def _pair(clips: Path, claim: Claim) -> m.Pair:
+    return m.Pair(query=claim.query.id, left=_sheet(clips, claim.left_clip), right=_sheet(clips, claim.right_clip))
+
+
+def _sheet(clips: Path, clip: str) -> m.Clip:
+    sheet = m.Sheet.model_validate_json((clips / f"{clip}.json").read_bytes())
+    (clips / (clip + SUFFIX[sheet.mime])).stat()
+    return m.Clip(url=f"/clips/{clip}", **sheet.model_dump())
+
+
+def _must_exist(store: Store, query: int) -> None:
+    if not store.queries([query]):
+        raise HTTPException(422, f"There is no query {query}.")
+
+
+# ---- what the run page hears
+
+
+@api.get("/run")
+def report(here: Here, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> m.Report:
+    """How the run is doing, with the measurements since a position that an earlier report gave."""
+    reset = since > here.run.metrics_position()
+    lines, position = here.run.metrics(0 if reset else since)
+    return m.Report(
+        run=here.name,
+        name=here.run.path.absolute().name,
+        settings=here.settings,
+        created=here.run.config.get("created", 0.0),
+        now=_now(here.run),
+        counts=_counts(here.store),
+        series=_series(lines),
+        position=position,
+        reset=reset,
+        given=[_given(*pair) for pair in reversed(here.store.preferences(newest=NEWEST_GIVEN))],
+    )
+
+
+def _series(lines: list[dict[str, Any]]) -> dict[str, m.Series]:
+    """Measurements as columns by name; what is not a finite number becomes a gap."""
+    found: dict[str, m.Series] = {}
+    for line in lines:
+        series = found.setdefault(line["name"], m.Series())
+        series.step.append(line["step"])
+        series.seconds.append(line["seconds"])
+        series.value.append(line["value"] if math.isfinite(line["value"]) else None)
+    return found
+
+
+def _given(preference: Preference, query: Query) -> m.Given:
+    return m.Given(
+        query=query.id,
+        choice=preference.choice,
+        teacher=preference.teacher,
+        seconds=preference.seconds,
+        predicted_left=float(np.mean(query.p_left)) if query.p_left else None,
+        policy_steps=query.policy_steps,
+    )
+
+
+def _now(run: RunDir) -> m.Now:
+    return m.Now(
+        act=m.Act.model_validate(run.told("act")),
+        ask=m.Ask.model_validate(run.told("ask")),
+        fit=m.Fit.model_validate(run.told("fit")),
+        run=m.Whole.model_validate(run.told("run")),
+        time=time.time(),
+    )
+
+
+def _counts(store: Store) -> m.Counts:
+    counted = store.counts()
+    return m.Counts(**{name: getattr(counted, name) for name in m.Counts.model_fields})
+
+
+# ---- when it goes wrong
+
+
+def _not_valid(_request: Request, error: Exception) -> Response:
+    """422 with what is wrong where; what was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return JSONResponse({"detail": "; ".join(wrong)}, 422)
+
+
+def _store_refused(_request: Request, error: Exception) -> Response:
+    """409 for what contradicts what is stored; 503 for a store that cannot be used just now: pages try again."""
+    if error.__cause__ is None:
+        return JSONResponse({"detail": str(error)}, 409)
+    _log.error("%s", error)
+    return JSONResponse({"detail": str(error)}, 503, headers={"retry-after": str(RETRY_SECONDS)})
+
+
+def _broke(_request: Request, _error: Exception) -> Response:
+    """A defect of ours: the server's log has the traceback, the visitor a sentence."""
+    response = PlainTextResponse("The server made a mistake; its terminal says more. Your answers are kept.\n", 500)
+    protect(MutableHeaders(raw=response.raw_headers))
+    return response

@@ -1,0 +1,218 @@
+"""What the page and the server say to each other; everything that comes in is checked here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from backflip.preferences import Choice
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+QueryNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
+Amount = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+
+
+class _Sent(BaseModel):
+    """Something a page sends: nothing in it that we do not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Told(BaseModel):
+    """Something another part of the run wrote; it may say more, or less, than we know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Answer(_Sent):
+    """A choice on a query, and how it came about."""
+
+    uuid: Uuid
+    query: QueryNumber
+    choice: Choice
+    seconds: Amount | None = None
+    """From the first frame seen to the answer, while the page was visible."""
+    loops: Amount | None = None
+    """How often the clips had run by then; below 1, not even once to the end."""
+    swap_ms: Amount | None = None
+    """From the key that brought the pair to its first frame on the screen."""
+    prefetched: bool | None = None
+
+
+class Skip(_Sent):
+    """A query that its visitor wants to leave to others."""
+
+    uuid: Uuid
+    query: QueryNumber
+    reason: Annotated[str, Field(max_length=200)] = ""
+    """Empty if the person just did not want it; else what was wrong with it."""
+
+
+class Undo(_Sent):
+    """An answer to take back."""
+
+    uuid: Uuid
+    undone: Uuid
+
+
+class Sheet(_Told):
+    """How the frames of a clip lie in its sprite sheet: row by row, `columns` in a row."""
+
+    frame_width: Pixels
+    frame_height: Pixels
+    columns: Annotated[int, Field(ge=1, le=10_000)]
+    frames: Annotated[int, Field(ge=1, le=10_000)]
+    fps: Annotated[FiniteFloat, Field(gt=0, le=1000)]
+    mime: Literal["image/webp", "image/png"]
+
+
+class Clip(Sheet):
+    """A sheet and where it is."""
+
+    url: str
+
+
+class Pair(BaseModel):
+    """A query as it is shown."""
+
+    query: int
+    left: Clip
+    right: Clip
+
+
+class Counts(BaseModel):
+    """How many queries and answers there are."""
+
+    asked: int
+    open: int
+    labels: int
+    left: int
+    equal: int
+    right: int
+    incomparable: int
+
+
+class Act(_Told):
+    """What the policy is doing."""
+
+    state: str | None = None
+    steps: float | None = None
+    total_steps: float | None = None
+    steps_per_second: float | None = None
+    reward_version: float | None = None
+    time: float | None = None
+
+
+class Ask(_Told):
+    """What is asked."""
+
+    state: str | None = None
+    open: float | None = None
+    asked: float | None = None
+    due: float | None = None
+    time: float | None = None
+
+
+class Fit(_Told):
+    """What r̂ is at."""
+
+    state: str | None = None
+    version: float | None = None
+    comparisons: float | None = None
+    time: float | None = None
+
+
+class Whole(_Told):
+    """The run as a whole."""
+
+    state: str | None = None
+    message: str | None = None
+    time: float | None = None
+
+
+class Now(BaseModel):
+    """What every part of the run said last, and the server's clock to tell how long ago that was."""
+
+    act: Act
+    ask: Ask
+    fit: Fit
+    run: Whole
+    time: float
+
+
+class Settings(_Told):
+    """What the run was started with, as far as the pages show it."""
+
+    task: str = ""
+    question: str = ""
+    teacher: str = "people"
+    mode: str | None = None
+    seed: int | None = None
+    labels: float | None = None
+    steps: float | None = None
+
+
+class Next(BaseModel):
+    """Pairs to show, and what a person who answers them wants to know."""
+
+    run: str
+    settings: Settings
+    pairs: list[Pair]
+    counts: Counts
+    now: Now
+    undrawn: int
+    """Segments that still have to be drawn; 0 when there are pairs to show."""
+    passed_over: int
+    """Queries that were left out because a clip of theirs is missing or damaged."""
+
+
+class Saved(BaseModel):
+    """An answer or skip is on the disk."""
+
+    saved: Literal[True] = True
+    duplicate: bool
+    counts: Counts
+
+
+class Undone(BaseModel):
+    """An undo is on the disk."""
+
+    saved: Literal[True] = True
+    query: int | None
+    """The query that is open again; None if there was nothing left to take back."""
+    counts: Counts
+
+
+class Series(BaseModel):
+    """Measurements of one name as columns."""
+
+    step: list[int] = []
+    seconds: list[float] = []
+    value: list[float | None] = []
+
+
+class Given(BaseModel):
+    """A recent choice, and what r̂ had predicted before it was made."""
+
+    query: int
+    choice: Choice
+    teacher: str
+    seconds: float | None
+    predicted_left: float | None
+    policy_steps: int
+
+
+class Report(BaseModel):
+    """What the run page shows; `series` holds only what was measured since the position that was asked for."""
+
+    run: str
+    name: str
+    settings: Settings
+    created: float
+    now: Now
+    counts: Counts
+    series: dict[str, Series]
+    position: int
+    reset: bool
+    """The measurements were cut back since: forget what was drawn, this is all there is."""
+    given: list[Given]

@@ -1,0 +1,228 @@
+"""Who may talk to the page: those who hold the run's token, from the page itself, under a name that we know.
+
+One gate in front of every path, known or not, so that no route can be forgotten and none is decided by its spelling.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backflip.rundir import RunDir, RunError
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+}
+MOST_BODY_BYTES = 16 * 1024
+COOKIE_SECONDS = 30 * 24 * 3600
+SAFE_METHODS = ("GET", "HEAD")
+_HOST = re.compile(r"^(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$")
+_TOKEN = re.compile(r"^[A-Za-z0-9_-]{43}$")
+
+UNKNOWN_VISITOR = (
+    "This page belongs to a run, and only its link opens it. "
+    "Use the link that backflip printed when it started the page; it ends in ?token=...\n"
+)
+WRONG_LINK = (
+    "The token in this link is not the one of this run. "
+    "Use the link that backflip printed when it started the page, whole, to its last character.\n"
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who is asking."""
+
+    annotator: str
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Names under which the page may be called; others are how a foreign site would reach it (DNS rebinding)."""
+
+    names: frozenset[str] = frozenset({"127.0.0.1", "localhost", "[::1]"})
+    any_address: bool = False
+    """Whether every bare IP address will do: nobody can make a browser send one for a site of theirs."""
+
+    @classmethod
+    def bound_to(cls, address: str) -> "Hosts":
+        """Those that make sense for a server that listens on an address."""
+        everywhere = ipaddress.ip_address(address).is_unspecified
+        own = {socket.gethostname().lower()} if everywhere else {f"[{address}]" if ":" in address else address}
+        return cls(cls.names | own, everywhere)
+
+    def allow(self, header: str) -> bool:
+        """Whether a Host header names us."""
+        match = _HOST.match(header)
+        if match is None:
+            return False
+        name = match["name"].lower()
+        return name in self.names or (self.any_address and _is_address(name))
+
+
+def run_token(run: RunDir) -> str:
+    """The run's token; made at the first call and kept in the run, so that a restarted server knows its visitors.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    import fcntl
+
+    path = run.path / "token"
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # whoever comes second reads what the first has written
+        os.fchmod(file.fileno(), 0o600)
+        token = file.read()
+        if not token:
+            token = secrets.token_urlsafe(32)
+            file.write(token)
+            file.flush()
+            os.fsync(file.fileno())
+    if not _TOKEN.match(token):
+        raise RunError(f"{path} is damaged; delete it, and the next start makes a new link")
+    return token
+
+
+def fingerprint(token: str) -> str:
+    """A short public name for the run: browsers share cookies and storage among all ports of a machine."""
+    return hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+def session(request: Request) -> Session:
+    """Who is asking, as the gate found out."""
+    found: Session = request.state.session
+    return found
+
+
+class Gate:
+    """Lets a request through to the app, or answers it with a refusal in one sentence."""
+
+    def __init__(self, app: ASGIApp, token: str, annotator: str, hosts: Hosts) -> None:
+        self.app = app
+        self.token = token
+        self.cookie = f"backflip-{fingerprint(token)}"
+        self.session = Session(annotator)
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                protect(MutableHeaders(scope=message))
+            await send(message)
+
+        request = Request(scope, receive)
+        refusal = _refused_origin(request, self.hosts) or self._refused_visitor(request)
+        if refusal is None and request.method not in SAFE_METHODS:
+            receive, refusal = await _whole_body(request)
+        if refusal is not None:
+            await refusal(scope, receive, send_guarded)
+            return
+        scope.setdefault("state", {})["session"] = self.session
+        await self.app(scope, receive, send_guarded)
+
+    def _refused_visitor(self, request: Request) -> Response | None:
+        """None for who has the cookie; the cookie for who brings the token; else 401."""
+        given = request.query_params.get("token")
+        if given is not None and request.method == "GET":
+            if not self._is_token(given):
+                return PlainTextResponse(WRONG_LINK, 401)
+            return self._welcome(request)
+        if self._is_token(request.cookies.get(self.cookie, "")):
+            return None
+        if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+            # A strict cookie stays at home when somebody follows a link from another site; the page calling itself
+            # brings it along. It cannot go round in circles: the second request is not cross-site.
+            again = '<!doctype html><title>backflip</title><meta http-equiv="refresh" content="0"><p>'
+            return HTMLResponse(again + UNKNOWN_VISITOR, 401)
+        return PlainTextResponse(UNKNOWN_VISITOR, 401)
+
+    def _welcome(self, request: Request) -> Response:
+        """The cookie, and the way to the same page without the token in its address."""
+        rest = urlencode([pair for pair in parse_qsl(request.url.query) if pair[0] != "token"])
+        path = "/" + quote(request.scope["path"].lstrip("/"))  # "//elsewhere" would lead to another site
+        response = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
+        response.set_cookie(
+            self.cookie,
+            self.token,
+            max_age=COOKIE_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=request.scope["scheme"] == "https",
+        )
+        return response
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def protect(headers: MutableHeaders) -> None:
+    """Add what every response carries."""
+    for name, value in HEADERS.items():
+        headers[name] = value
+    headers.setdefault("cache-control", "no-store")
+
+
+def _refused_origin(request: Request, hosts: Hosts) -> Response | None:
+    """Refuse a foreign Host; and for what changes something, a foreign page or anything a plain form could send."""
+    headers: Headers = request.headers
+    named = headers.getlist("host")
+    if len(named) != 1 or not hosts.allow(named[0]):
+        return PlainTextResponse("This server does not answer under that name; use the address it printed.\n", 400)
+    if request.method in SAFE_METHODS:
+        return None
+    origin = headers.get("origin")
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != named[0].lower()
+    if foreign or headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return PlainTextResponse("Answers come from this page only, not from other sites.\n", 403)
+    if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        return PlainTextResponse("Send application/json.\n", 415)
+    return None
+
+
+async def _whole_body(request: Request) -> tuple[Receive, Response | None]:
+    """The body, read up to the limit, as something the app can read again; or a refusal."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY_BYTES:
+            return request.receive, PlainTextResponse(f"More than {MOST_BODY_BYTES} bytes are too many.\n", 413)
+    told = False
+
+    async def replay() -> Message:
+        nonlocal told
+        if told:
+            return await request.receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay, None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,261 @@
+// What comes in (pairs, fetched and decoded ahead) and what goes out (answers, kept until the server has them).
+
+import { BrokenClip, loadClip } from "./player.js";
+
+const AHEAD = 3; // decoded pairs that wait; with 256 px clips 30 MB each
+const PATIENCE_MS = 15000; // a server that says nothing for so long is asked again
+const POLL_MS = 1000; // how often to look for pairs when there are none
+const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
+const RETRY_MS = [300, 700, 1500, 3000, 5000];
+
+/** A random UUID; crypto.randomUUID is missing on plain http from another machine. */
+export function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Ask the server; throws Refused for a 4xx, any other error means "try again". */
+export async function call(path, body) {
+  const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" };
+  if (body !== undefined) {
+    asking.method = "POST";
+    asking.headers = { "content-type": "application/json" };
+    asking.body = JSON.stringify(body);
+  }
+  const response = await fetch(path, asking);
+  if (response.ok) return response.json();
+  const text = await response.text();
+  let sentence = text.trim();
+  try {
+    const { detail } = JSON.parse(text);
+    sentence = typeof detail === "string" ? detail : JSON.stringify(detail);
+  } catch {} // a plain sentence
+  if (response.status >= 400 && response.status < 500) throw new Refused(response.status, sentence);
+  throw new Error(sentence);
+}
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** The browser's storage for one run; a page without storage works on, from memory. */
+export class Shelf {
+  constructor(run) {
+    this.prefix = `backflip/${run}/`;
+  }
+  read(key, otherwise) {
+    try {
+      return JSON.parse(localStorage.getItem(this.prefix + key)) ?? otherwise;
+    } catch {
+      return otherwise;
+    }
+  }
+  write(key, value) {
+    try {
+      localStorage.setItem(this.prefix + key, JSON.stringify(value));
+    } catch {}
+  }
+  remove(key) {
+    try {
+      localStorage.removeItem(this.prefix + key);
+    } catch {}
+  }
+  keys(start) {
+    try {
+      return Object.keys(localStorage).filter((key) => key.startsWith(this.prefix + start)).map((key) => key.slice(this.prefix.length)).sort();
+    } catch {
+      return [];
+    }
+  }
+}
+
+/** Answers, skips and undos on their way, in order, each under its UUID until the server has it. */
+export class Outbox {
+  #waiting = []; // {key, path, body}
+  #shelf;
+  #sending = false;
+  #wake = null;
+  #made = 0;
+
+  /** onchange(outbox), onsaved(reply), onrefused(entry, sentence) */
+  constructor(shelf, { onchange, onsaved, onrefused }) {
+    this.#shelf = shelf;
+    Object.assign(this, { onchange, onsaved, onrefused });
+    this.state = "ok"; // ok | offline | locked out
+    for (const key of shelf.keys("outbox/")) {
+      const entry = shelf.read(key, null);
+      if (entry?.path && entry?.body) this.#waiting.push({ key, ...entry });
+    }
+    addEventListener("online", () => this.#wake?.());
+    this.#send();
+  }
+
+  get size() {
+    return this.#waiting.length;
+  }
+
+  /** Queries that the server does not know to be done with yet. */
+  get queries() {
+    return this.#waiting.map((entry) => entry.body.query).filter((query) => query !== undefined);
+  }
+
+  /** How many more answers there will be once all is sent. */
+  get answers() {
+    return this.#waiting.reduce((sum, { path }) => sum + (path.endsWith("answer") ? 1 : path.endsWith("undo") ? -1 : 0), 0);
+  }
+
+  put(path, body) {
+    const key = `outbox/${String(Date.now()).padStart(15, "0")}-${String(this.#made++).padStart(6, "0")}-${body.uuid}`;
+    this.#shelf.write(key, { path, body });
+    this.#waiting.push({ key, path, body });
+    this.onchange(this);
+    this.#wake?.();
+    this.#send();
+  }
+
+  async #send() {
+    if (this.#sending) return;
+    this.#sending = true;
+    for (let failures = 0; this.#waiting.length; ) {
+      const entry = this.#waiting[0];
+      try {
+        const reply = await call(entry.path, entry.body);
+        failures = 0;
+        this.#done(entry);
+        this.onsaved(reply, entry);
+      } catch (error) {
+        if (error instanceof Refused && error.status !== 401) {
+          this.#done(entry);
+          this.onrefused(entry, error.message);
+          continue;
+        }
+        this.state = error instanceof Refused ? "locked out" : "offline";
+        this.onchange(this);
+        const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+        await Promise.race([sleep(wait), new Promise((resolve) => (this.#wake = resolve))]);
+        this.#wake = null;
+      }
+    }
+    this.#sending = false;
+  }
+
+  #done(entry) {
+    this.#shelf.remove(entry.key);
+    this.#waiting.splice(this.#waiting.indexOf(entry), 1);
+    this.state = "ok";
+    this.onchange(this);
+  }
+}
+
+/** Pairs that are decoded and ready; keeps itself filled, for ever. */
+export class Pairs {
+  #ready = [];
+  #broken = new Set();
+  #filling = false;
+  #again = false;
+
+  /** onready(), onnews(reply, started), onbroken(pair, sentence), onlost(error); holding() gives queries in use elsewhere */
+  constructor({ onready, onnews, onbroken, onlost, holding }) {
+    Object.assign(this, { onready, onnews, onbroken, onlost, holding });
+    this.wanted = true;
+    this.#poll();
+  }
+
+  get size() {
+    return this.#ready.length;
+  }
+
+  /** The next pair, decoded; undefined if there is none. */
+  take() {
+    const pair = this.#ready.shift();
+    this.fill();
+    return pair;
+  }
+
+  /** Put a pair back to be shown next. */
+  putBack(pair) {
+    this.#ready.unshift(pair);
+  }
+
+  /** Look for more pairs now. */
+  async fill() {
+    if (this.#filling) {
+      this.#again = true;
+      return;
+    }
+    this.#filling = true;
+    do {
+      await sleep(0); // whoever took a pair says first what became of it; only then is it clear what is still held
+      this.#again = false;
+      try {
+        await this.#fetch();
+      } catch (error) {
+        this.onlost(error);
+      }
+    } while (this.#again);
+    this.#filling = false;
+  }
+
+  async #fetch() {
+    const have = [...this.#ready.map((pair) => pair.query), ...this.holding(), ...this.#broken];
+    const count = this.wanted ? Math.max(0, AHEAD - this.#ready.length) : 0;
+    const started = performance.now();
+    const reply = await call(`/api/next?count=${count}&have=${[...new Set(have)].slice(-50).join(",")}`);
+    this.onnews(reply, started);
+    const decoded = reply.pairs.map((pair) => decode(pair));
+    for (const promise of decoded) promise.catch(() => {}); // each is looked at in its turn, unless one before it fails
+    for (const [i, pair] of reply.pairs.entries()) {
+      try {
+        const whole = await decoded[i];
+        const known = [...this.#ready.map((other) => other.query), ...this.holding()];
+        if (known.includes(pair.query)) release(whole);
+        else this.#ready.push(whole);
+        this.onready();
+      } catch (error) {
+        if (!(error instanceof BrokenClip)) throw error;
+        this.#broken.add(pair.query);
+        this.onbroken(pair, error.message);
+        this.#again = true;
+      }
+    }
+  }
+
+  async #poll() {
+    for (;;) {
+      await this.fill();
+      await sleep(this.#ready.length ? RENEW_MS : POLL_MS);
+    }
+  }
+}
+
+/** Both clips of a pair, ready to draw. */
+export async function decode(pair) {
+  const [left, right] = await Promise.allSettled([loadClip(pair.left), loadClip(pair.right)]);
+  for (const [side, other] of [[left, right], [right, left]]) {
+    if (side.status === "rejected") {
+      other.value?.bitmap.close();
+      throw side.reason;
+    }
+  }
+  return { ...pair, left: left.value, right: right.value };
+}
+
+/** Give back the memory of a pair. */
+export function release(pair) {
+  pair.left.bitmap?.close();
+  pair.right.bitmap?.close();
+}
+
+/** What remains of a pair when its drawings are given back. */
+export function outline(pair) {
+  const bare = ({ bitmap, ...sheet }) => sheet;
+  return { query: pair.query, left: bare(pair.left), right: bare(pair.right) };
+}

@@ -1,0 +1,170 @@
+"""What several test files need: a store's address on either database, a store, and segments of any shape.
+
+Nothing of backflip is imported before a test runs: jaxtyping has to see every import.
+"""
+
+import glob
+import multiprocessing
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from backflip.segments import Segments
+    from backflip.store import Store
+
+START_SECONDS = 20.0
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start come from one that has imported what they need."""
+    multiprocessing.set_forkserver_preload(["pytest", "psycopg", "backflip.store", "sqlalchemy.dialects.sqlite"])
+
+
+def _cannot_have_postgres(reason: str) -> None:
+    """Skip the test; in CI, where PostgreSQL has to be, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI must test PostgreSQL too", pytrace=False)
+    pytest.skip(reason)
+
+
+def _postgres_program(name: str) -> str:
+    installed = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    program = shutil.which(name) or (installed[-1] if installed else None)
+    if program is None:
+        _cannot_have_postgres(f"no {name} on PATH or in /usr/lib/postgresql")
+    return str(program)
+
+
+def _postgres_user() -> dict[str, Any]:
+    """Options for subprocess: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        found = pwd.getpwnam("postgres")
+    except KeyError:
+        _cannot_have_postgres("root cannot run PostgreSQL, and there is no user postgres")
+    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, on a socket in a temporary folder, gone at the end."""
+    psycopg = pytest.importorskip("psycopg") if not os.environ.get("CI") else __import__("psycopg")
+    initdb, server = _postgres_program("initdb"), _postgres_program("postgres")
+    who = _postgres_user()
+    home = Path(tempfile.mkdtemp(prefix="backflip-pg-", dir="/tmp"))
+    if who:
+        os.chown(home, who["user"], who["group"])
+    data, socket = str(home / "data"), str(home)
+    options: dict[str, Any] = {"cwd": home, "env": {**os.environ, "LC_ALL": "C"}, **who}
+    create = [initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    settings = ["listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=60"]
+    command = [server, "-D", data, "-k", socket, *(f"-c{setting}" for setting in settings)]
+    log = home / "log"
+    process = None
+    try:
+        with log.open("wb") as output:
+            subprocess.run(create, check=True, stdout=output, stderr=output, **options)
+            process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+        address = f"postgresql://postgres@/postgres?host={socket}"
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(address).close()
+                break
+            except psycopg.OperationalError:
+                if process.poll() is not None or time.monotonic() > give_up:
+                    pytest.fail(f"PostgreSQL did not start: {log.read_text()}", pytrace=False)
+            time.sleep(0.02)
+        yield address
+    finally:
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGQUIT)
+            process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new store may be made: a file, or a schema of its own in PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "run.db")
+    import psycopg
+
+    server: str = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE SCHEMA "{name}"'.encode())
+    return f"{server}&options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def store(store_url: str) -> "Iterator[Store]":
+    """An empty store."""
+    from backflip.store import Store
+
+    store = Store(store_url)
+    yield store
+    store.close()
+
+
+def _make_segments(
+    n: int,
+    steps: int = 4,
+    observation: tuple[int, ...] = (3,),
+    action: tuple[int, ...] = (2,),
+    state: int = 0,
+    images: bool = False,
+    lengths: list[int] | None = None,
+    seed: int = 0,
+) -> "Segments":
+    from backflip.segments import Segments
+
+    rng = np.random.default_rng(seed)
+    seen = (n, steps, *observation)
+    return Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=rng.integers(0, 256, seen).astype(np.uint8) if images else rng.normal(size=seen).astype("f4"),
+        actions=rng.normal(size=(n, steps, *action)).astype("f4") if action else rng.integers(0, 4, (n, steps)),
+        true_rewards=rng.normal(size=(n, steps)).astype("f4"),
+        states=rng.normal(size=(n, steps, state)).astype("f4"),
+        policy_steps=rng.integers(0, 1000, n),
+        lengths=np.full(n, steps) if lengths is None else np.array(lengths, np.int64),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_segments() -> "Callable[..., Segments]":
+    """make_segments(n, steps=, observation=, action=() for discrete ones, state=, images=, lengths=, seed=)."""
+    return _make_segments
+
+
+def _ask_many(store: "Store", count: int, drawn: bool = True) -> list[int]:
+    ids = store.add(_make_segments(2 * count))
+    queries = store.ask(ids.reshape(count, 2))
+    if drawn:
+        with store.transaction():
+            for number in ids.tolist():
+                store.set_clip(number, f"clip-{number}")
+            store.mark_drawn()
+    return [query.id for query in queries]
+
+
+@pytest.fixture(scope="session")
+def ask_many() -> "Callable[..., list[int]]":
+    """ask_many(store, count, drawn=True): so many new queries between new segments; their numbers."""
+    return _ask_many

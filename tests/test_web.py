@@ -1,0 +1,719 @@
+"""The server's side of the pages: who gets in, what is stored, what a hostile visitor gets."""
+
+import hashlib
+import json
+import logging
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+from PIL import Image
+from starlette.exceptions import StarletteDeprecationWarning
+from starlette.routing import Route
+
+from backflip.preferences import Choice
+from backflip.rundir import RunDir, RunError
+from backflip.segments import Segments
+from backflip.store import Store, new_uuid
+from backflip.web.app import STATIC, create_app
+from backflip.web.security import HEADERS, MOST_BODY_BYTES, Hosts, fingerprint, run_token
+from backflip.web.server import FIRST_PORT, HostRefused, PortBusy, bind, link
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", StarletteDeprecationWarning)  # it would rather have httpx2 than httpx
+    from starlette.testclient import TestClient
+
+HERE = "http://127.0.0.1:8642"
+ROUTES = {
+    "/": "/",
+    "/label": "/label",
+    "/run": "/run",
+    "/favicon.ico": "/favicon.ico",
+    "/static/{name:path}": "/static/style.css",
+    "/clips/{clip}": "/clips/" + 64 * "0",
+    "/api/next": "/api/next",
+    "/api/run": "/api/run",
+    "/api/answer": "/api/answer",
+    "/api/skip": "/api/skip",
+    "/api/undo": "/api/undo",
+}
+"""Every route there is, and an address that it answers; a new one has to be put here, and so under these tests."""
+CHANGES = ("/api/answer", "/api/skip", "/api/undo")
+
+
+def make_run(path: Path, **settings: Any) -> RunDir:
+    return RunDir.create(path, {"seed": 1, "task": "hopper", "question": "Which?", "teacher": "people"} | settings)
+
+
+def add_pairs(run: RunDir, store: Store, count: int) -> list[int]:
+    """Queries with clips, in the order in which they will be shown."""
+    n = 2 * count
+    segments = Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=np.zeros((n, 4, 2), np.float32),
+        actions=np.zeros((n, 4, 1), np.float32),
+        true_rewards=np.zeros((n, 4), np.float32),
+        states=np.zeros((n, 4, 0), np.float32),
+        policy_steps=np.zeros(n, np.int64),
+        lengths=np.full(n, 4, np.int64),
+    )
+    ids = store.add(segments)
+    asked = store.ask(ids.reshape(count, 2), np.full((3, count), 0.75, np.float32), policy_steps=500)
+    for number in ids.tolist():
+        store.set_clip(number, draw_clip(run, number))
+    store.mark_drawn()
+    return [query.id for query in asked]
+
+
+def draw_clip(run: RunDir, number: int) -> str:
+    name = hashlib.sha256(str(number).encode()).hexdigest()
+    Image.new("RGB", (16, 8)).save(run.clips / f"{name}.png")
+    meta = {"frame_width": 8, "frame_height": 8, "columns": 2, "frames": 2, "fps": 10, "mime": "image/png"}
+    (run.clips / f"{name}.json").write_text(json.dumps(meta | {"drawn_by": "a test"}))
+    return name
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def app(run: RunDir) -> Iterator[FastAPI]:
+    app = create_app(run, run_token(run))
+    yield app
+    app.state.context.store.close()
+
+
+@pytest.fixture
+def store(app: FastAPI) -> Store:
+    found: Store = app.state.context.store
+    return found
+
+
+@pytest.fixture
+def stranger(app: FastAPI) -> TestClient:
+    return TestClient(app, base_url=HERE, follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def visitor(app: FastAPI, run: RunDir, stranger: TestClient) -> TestClient:
+    assert stranger.get("/", params={"token": run_token(run)}).status_code == 303
+    return stranger
+
+
+@pytest.fixture(scope="module")
+def empty_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """An app for the tests that change nothing."""
+    run = make_run(tmp_path_factory.mktemp("empty") / "run")
+    app = create_app(run, run_token(run))
+    yield app
+    app.state.context.store.close()
+
+
+@pytest.fixture
+def outsider(empty_app: FastAPI) -> TestClient:
+    return TestClient(empty_app, base_url=HERE, follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def link_token(empty_app: FastAPI) -> str:
+    return run_token(empty_app.state.context.run)
+
+
+@pytest.fixture
+def insider(outsider: TestClient, link_token: str) -> TestClient:
+    outsider.get("/", params={"token": link_token})
+    return outsider
+
+
+def answer_of(query: int, choice: str = "left", **more: Any) -> dict[str, Any]:
+    return {"uuid": new_uuid(), "query": query, "choice": choice, **more}
+
+
+def standing(store: Store) -> list[tuple[int, str]]:
+    return [(preference.query, preference.choice.value) for preference, _ in store.preferences()]
+
+
+# ---- who gets in
+
+
+def test_every_route_is_known_to_these_tests(empty_app: FastAPI) -> None:
+    assert all(isinstance(route, Route) for route in empty_app.routes)
+    assert {route.path for route in empty_app.routes if isinstance(route, Route)} == set(ROUTES)
+
+
+@pytest.mark.parametrize("path", [*ROUTES.values(), "/docs", "/openapi.json", "/nowhere", "/../run.json"])
+@pytest.mark.parametrize("given", ["none", "wrong cookie", "wrong link", "another run's"])
+def test_without_the_token_nobody_gets_in(outsider: TestClient, link_token: str, path: str, given: str) -> None:
+    cookie = f"backflip-{fingerprint(link_token)}"
+    if given == "wrong cookie":
+        outsider.cookies.set(cookie, "x" * 43)
+    if given == "another run's":
+        outsider.cookies.set("backflip-000000000000", link_token)
+    where = path + ("?token=" + "x" * 43 if given == "wrong link" else "")
+    reply = outsider.post(where, json={}) if path in CHANGES else outsider.get(where)
+    assert reply.status_code == 401
+    assert "link that backflip printed" in reply.text
+    assert "set-cookie" not in reply.headers
+
+
+def test_the_link_gives_a_strict_cookie_and_a_clean_address(outsider: TestClient, link_token: str) -> None:
+    reply = outsider.get("/label", params={"token": link_token, "big": "1"})
+    assert (reply.status_code, reply.headers["location"]) == (303, "/label?big=1")
+    cookie = reply.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert outsider.get("/label").status_code == 200
+
+
+def test_the_link_cannot_lead_to_another_site(outsider: TestClient, link_token: str) -> None:
+    for path in ("//evil.example/", "/%2F%2Fevil.example", "/\\evil.example"):
+        location = outsider.get(f"{HERE}{path}?token={link_token}").headers["location"]
+        assert re.match(r"^/[^/\\]", location)
+
+
+def test_who_follows_a_link_from_another_site_is_sent_round_once(outsider: TestClient) -> None:
+    reply = outsider.get("/label", headers={"sec-fetch-site": "cross-site"})
+    assert reply.status_code == 401
+    assert 'http-equiv="refresh"' in reply.text
+    assert "refresh" not in outsider.get("/label", headers={"sec-fetch-site": "same-origin"}).text
+
+
+def test_the_token_is_made_once_and_for_the_owner_only(run: RunDir) -> None:
+    token = run_token(run)
+    assert run_token(RunDir.open(run.path)) == token
+    assert (run.path / "token").stat().st_mode & 0o777 == 0o600
+    (run.path / "token").write_text("guess me")
+    with pytest.raises(RunError, match="damaged; delete it"):
+        run_token(run)
+
+
+@pytest.mark.parametrize("path", [*ROUTES.values(), "/nowhere"])
+@pytest.mark.parametrize("known", [True, False])
+def test_every_response_carries_the_headers(outsider: TestClient, link_token: str, path: str, known: bool) -> None:
+    if known:
+        outsider.get("/", params={"token": link_token})
+    for reply in (outsider.get(path), outsider.post(path, json={}), outsider.options(path), outsider.delete(path)):
+        assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+        assert not [name for name in reply.headers if name.startswith("access-control-")]
+        assert reply.headers["cache-control"] in ("no-store", "no-cache")
+
+
+def test_a_defect_of_ours_is_a_sentence_with_the_headers(visitor: TestClient, run: RunDir) -> None:
+    (run.path / "metrics.jsonl").write_text("nonsense\n")
+    reply = visitor.get("/api/run")
+    assert reply.status_code == 500
+    assert "Traceback" not in reply.text
+    assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:9", True),
+        ("LOCALHOST:8642", True),
+        ("[::1]:8642", True),
+        ("evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost@evil.example", False),
+        ("127.0.0.1:80/x", False),
+        ("[::1", False),
+        ("192.168.0.7", False),
+        ("", False),
+    ],
+)
+def test_only_our_own_names_are_answered(insider: TestClient, host: str, allowed: bool) -> None:
+    assert insider.get("/label", headers={"host": host}).status_code == (200 if allowed else 400)
+
+
+def test_a_server_for_everybody_is_called_by_address_but_not_by_foreign_names() -> None:
+    everybody = Hosts.bound_to("0.0.0.0")
+    assert everybody.allow("192.168.0.7:8642")
+    assert everybody.allow("[fe80::1]:8642")
+    assert everybody.allow(socket.gethostname())
+    assert not everybody.allow("evil.example")
+    assert Hosts.bound_to("10.0.0.3").allow("10.0.0.3:1")
+    assert not Hosts.bound_to("10.0.0.3").allow("10.0.0.4:1")
+
+
+@pytest.mark.parametrize("path", CHANGES)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "text/plain"}, 415),
+        ({"origin": HERE, "sec-fetch-site": "same-origin"}, 422),
+    ],
+)
+def test_changes_come_from_our_page_as_json(
+    insider: TestClient, path: str, headers: dict[str, str], status: int
+) -> None:
+    reply = insider.post(path, content=b"{}", headers={"content-type": "application/json"} | headers)
+    assert reply.status_code == status
+
+
+def test_a_change_is_never_made_by_get(insider: TestClient) -> None:
+    assert [insider.get(path).status_code for path in CHANGES] == [405, 405, 405]
+
+
+def test_large_bodies_are_refused(insider: TestClient) -> None:
+    def drops() -> Iterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 1024
+
+    kind = {"content-type": "application/json"}
+    assert insider.post("/api/answer", content=b"x" * (MOST_BODY_BYTES + 1), headers=kind).status_code == 413
+    assert insider.post("/api/answer", content=drops(), headers=kind).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../run.json",
+        "..%2frun.json",
+        "%2e%2e%2frun.json",
+        "%2e%2e/run.db",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "..%5crun.json",
+        "x%00.png",
+        "0" * 63,
+        "0" * 65,
+        "0" * 64 + ".png",
+        "0" * 64 + "%0a",
+        "A" * 64,
+        "run.db",
+        "",
+        "0" * 64,
+    ],
+)
+@pytest.mark.parametrize("folder", ["clips", "static"])
+def test_no_address_becomes_a_path(insider: TestClient, folder: str, name: str) -> None:
+    assert insider.get(f"{HERE}/{folder}/{name}").status_code in (404, 405)
+
+
+def test_clips_are_only_those_of_the_store(visitor: TestClient, run: RunDir, store: Store) -> None:
+    add_pairs(run, store, 1)
+    url = visitor.get("/api/next").json()["pairs"][0]["left"]["url"]
+    reply = visitor.get(url)
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "image/png"
+    assert "immutable" in reply.headers["cache-control"]
+    stored = run.path / url[1:]
+    stray = run.clips / ("f" * 64 + ".png")
+    stray.write_bytes(stored.with_suffix(".png").read_bytes())
+    assert visitor.get("/clips/" + "f" * 64).status_code == 404
+    stored.with_suffix(".png").unlink()
+    stored.with_suffix(".png").symlink_to(run.path / "run.json")
+    assert visitor.get(url).status_code == 404
+
+
+# ---- pairs and answers
+
+
+def test_pairs_come_with_their_sheets_and_are_not_given_twice(visitor: TestClient, run: RunDir, store: Store) -> None:
+    numbers = add_pairs(run, store, 5)
+    first = visitor.get("/api/next", params={"count": 3}).json()
+    assert [pair["query"] for pair in first["pairs"]] == numbers[:3]
+    sheet = first["pairs"][0]["left"]
+    assert re.match(r"^/clips/[0-9a-f]{64}$", sheet.pop("url"))
+    assert sheet == {
+        "frame_width": 8,
+        "frame_height": 8,
+        "columns": 2,
+        "frames": 2,
+        "fps": 10.0,
+        "mime": "image/png",
+    }
+    assert first["counts"]["open"] == 5
+    assert first["settings"]["question"] == "Which?"
+    have = ",".join(str(number) for number in numbers[:3])
+    more = visitor.get("/api/next", params={"count": 3, "have": have}).json()
+    assert [pair["query"] for pair in more["pairs"]] == numbers[3:]
+
+
+def test_no_hint_of_what_the_model_thinks_reaches_the_labelling_page(
+    visitor: TestClient, run: RunDir, store: Store
+) -> None:
+    add_pairs(run, store, 2)
+    text = visitor.get("/api/next").text
+    assert not re.search("p_left|predict|disagree|true_reward|return", text)
+
+
+def test_pairs_that_the_page_still_holds_stay_its_own(tmp_path: Path) -> None:
+    run, now = make_run(tmp_path / "run"), [0.0]
+    app = create_app(run, run_token(run))
+    store = app.state.context.store
+    store.clock = lambda: now[0]
+    client = TestClient(app, base_url=HERE)
+    client.get("/", params={"token": run_token(run)})
+    numbers = add_pairs(run, store, 3)
+    client.get("/api/next", params={"count": 3})
+    for _ in range(5):
+        now[0] += 60
+        client.get("/api/next", params={"count": 0, "have": ",".join(map(str, numbers))})
+    assert store.claim("somebody else", 3) == []
+    now[0] += 600
+    assert len(store.claim("somebody else", 3)) == 3
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["no sheet", "no description", "half a description", "no frames"])
+def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
+    visitor: TestClient, run: RunDir, store: Store, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = add_pairs(run, store, 4)
+    clip = store.claim("you")[0].right_clip
+    if damage == "no sheet":
+        (run.clips / f"{clip}.png").unlink()
+    elif damage == "no description":
+        (run.clips / f"{clip}.json").unlink()
+    elif damage == "half a description":
+        (run.clips / f"{clip}.json").write_text('{"frame_width": 8')
+    else:
+        meta = json.loads((run.clips / f"{clip}.json").read_text())
+        (run.clips / f"{clip}.json").write_text(json.dumps(meta | {"frames": 0}))
+    with caplog.at_level(logging.WARNING):
+        reply = visitor.get("/api/next", params={"count": 3}).json()
+    assert [pair["query"] for pair in reply["pairs"]] == numbers[1:]
+    assert reply["passed_over"] == 1
+    assert f"query {numbers[0]} is passed over" in caplog.text
+    assert visitor.get("/api/next").json()["passed_over"] == 0
+
+
+def test_an_answer_is_stored_once_however_often_it_is_sent(visitor: TestClient, run: RunDir, store: Store) -> None:
+    number = add_pairs(run, store, 1)[0]
+    given = answer_of(number, "right", seconds=2.5, loops=1.2, swap_ms=14.0, prefetched=True)
+    replies = [visitor.post("/api/answer", json=given).json() for _ in range(3)]
+    assert [(reply["saved"], reply["duplicate"]) for reply in replies] == [(True, False), (True, True), (True, True)]
+    assert standing(store) == [(number, "right")]
+    assert replies[-1]["counts"]["labels"] == 1
+    connection = sqlite3.connect(run.path / "run.db")
+    (details, seconds, teacher) = connection.execute("select details, seconds, teacher from event").fetchone()
+    connection.close()
+    assert json.loads(details) == {"loops": 1.2, "swap_ms": 14.0, "prefetched": True}
+    assert (seconds, teacher) == (2.5, "you")
+
+
+def test_every_choice_can_be_given(visitor: TestClient, run: RunDir, store: Store) -> None:
+    numbers = add_pairs(run, store, 4)
+    for number, choice in zip(numbers, Choice, strict=True):
+        assert visitor.post("/api/answer", json=answer_of(number, choice.value)).status_code == 200
+    assert standing(store) == list(zip(numbers, [choice.value for choice in Choice], strict=True))
+
+
+def test_a_uuid_cannot_be_used_for_another_answer(visitor: TestClient, run: RunDir, store: Store) -> None:
+    number = add_pairs(run, store, 1)[0]
+    given = answer_of(number, "left")
+    visitor.post("/api/answer", json=given)
+    reply = visitor.post("/api/answer", json=given | {"choice": "right"})
+    assert reply.status_code == 409
+    assert "cannot be rewritten" in reply.json()["detail"]
+    assert visitor.post("/api/skip", json={"uuid": given["uuid"], "query": number}).status_code == 409
+    assert standing(store) == [(number, "left")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": "best"},
+        {"choice": "LEFT"},
+        {"query": 0},
+        {"query": -1},
+        {"query": 2**63},
+        {"query": "1"},
+        {"query": True},
+        {"query": 99},
+        {"uuid": "1"},
+        {"uuid": "'; drop table event; --"},
+        {"uuid": None},
+        {"seconds": -1},
+        {"seconds": "fast"},
+        {"seconds": 1e300},
+        {"loops": -0.1},
+        {"annotator": "somebody else"},
+    ],
+)
+def test_bad_input_is_refused_with_422(visitor: TestClient, run: RunDir, store: Store, change: dict[str, Any]) -> None:
+    number = add_pairs(run, store, 1)[0]
+    assert visitor.post("/api/answer", json=answer_of(number) | change).status_code == 422
+    assert store.counts().labels == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"seconds": NaN}', b"\xff\xfe", b'"' + b"[" * 9000])
+def test_bodies_that_are_no_answer_are_refused_with_422(insider: TestClient, body: bytes) -> None:
+    reply = insider.post("/api/answer", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "query", ["count=-1", "count=11", "count=x", "have=x", "have=1,,2", "have=" + "9" * 19, "have=1;drop"]
+)
+def test_bad_addresses_are_refused_with_422(insider: TestClient, query: str) -> None:
+    assert insider.get(f"/api/next?{query}").status_code == 422
+
+
+def test_a_skipped_query_goes_to_others_and_is_no_label(
+    visitor: TestClient, run: RunDir, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = add_pairs(run, store, 2)
+    visitor.get("/api/next", params={"count": 2})
+    given = {"uuid": new_uuid(), "query": numbers[0], "reason": "<img onerror=x>\nForged line"}
+    with caplog.at_level(logging.WARNING):
+        assert visitor.post("/api/skip", json=given).json()["duplicate"] is False
+        assert visitor.post("/api/skip", json=given).json()["duplicate"] is True
+    assert len(caplog.records) == 1
+    assert "\nForged" not in caplog.records[0].getMessage()
+    assert [pair["query"] for pair in visitor.get("/api/next").json()["pairs"]] == numbers[1:]
+    assert [claim.query.id for claim in store.claim("somebody else")] == numbers[:1]
+    assert store.counts().labels == 0
+
+
+def test_an_undone_answer_is_asked_again(visitor: TestClient, run: RunDir, store: Store) -> None:
+    numbers = add_pairs(run, store, 2)
+    given = answer_of(numbers[0])
+    visitor.post("/api/answer", json=given)
+    undo = {"uuid": new_uuid(), "undone": given["uuid"]}
+    reply = visitor.post("/api/undo", json=undo).json()
+    assert (reply["query"], reply["counts"]["labels"]) == (numbers[0], 0)
+    assert visitor.post("/api/undo", json=undo).json()["query"] is None
+    assert numbers[0] in [pair["query"] for pair in visitor.get("/api/next").json()["pairs"]]
+    visitor.post("/api/answer", json=answer_of(numbers[0], "right"))
+    assert standing(store) == [(numbers[0], "right")]
+
+
+def test_only_ones_own_answers_can_be_undone(visitor: TestClient) -> None:
+    reply = visitor.post("/api/undo", json={"uuid": new_uuid(), "undone": new_uuid()})
+    assert reply.status_code == 409
+    assert "no answer" in reply.json()["detail"]
+
+
+def test_a_locked_store_is_503_and_the_answer_can_be_sent_again(visitor: TestClient, run: RunDir, store: Store) -> None:
+    number = add_pairs(run, store, 1)[0]
+    store.engine.dispose()
+
+    def hasty(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA busy_timeout=20").close()
+
+    sa.event.listen(store.engine, "connect", hasty)
+    given = answer_of(number)
+    other = sqlite3.connect(run.path / "run.db", isolation_level=None)
+    other.execute("begin immediate")
+    reply = visitor.post("/api/answer", json=given)
+    other.execute("rollback")
+    other.close()
+    assert reply.status_code == 503
+    assert reply.headers["retry-after"] == "1"
+    assert visitor.post("/api/answer", json=given).json() | {"counts": 0} == {
+        "saved": True,
+        "duplicate": False,
+        "counts": 0,
+    }
+
+
+# ---- the run
+
+
+def test_a_run_that_has_nothing_yet_is_shown_as_such(visitor: TestClient) -> None:
+    report = visitor.get("/api/run").json()
+    assert report["series"] == {}
+    assert report["position"] == 0
+    assert report["given"] == []
+    assert report["counts"]["labels"] == 0
+    assert report["now"]["act"]["steps"] is None
+    first = visitor.get("/api/next").json()
+    assert first["pairs"] == []
+    assert first["undrawn"] == 0
+
+
+def test_the_first_page_is_the_one_the_teacher_needs(tmp_path: Path) -> None:
+    for teacher, page in (("people", "/label"), ("oracle", "/run")):
+        run = make_run(tmp_path / teacher, teacher=teacher)
+        app = create_app(run, run_token(run))
+        client = TestClient(app, base_url=HERE, follow_redirects=True)
+        assert client.get("/", params={"token": run_token(run)}).url.path == page
+        app.state.context.store.close()
+
+
+def test_measurements_come_once_each(visitor: TestClient, run: RunDir) -> None:
+    run.record(10, {"fit/train_loss": 0.5, "act/steps_per_second": 100.0})
+    first = visitor.get("/api/run").json()
+    assert first["series"]["fit/train_loss"]["step"] == [10]
+    assert first["series"]["fit/train_loss"]["value"] == [0.5]
+    run.record(20, {"fit/train_loss": float("nan")})
+    second = visitor.get("/api/run", params={"since": first["position"]}).json()
+    assert second["series"] == {"fit/train_loss": {**second["series"]["fit/train_loss"], "step": [20], "value": [None]}}
+    third = visitor.get("/api/run", params={"since": second["position"]}).json()
+    assert (third["series"], third["reset"]) == ({}, False)
+
+
+def test_a_run_that_went_back_to_a_checkpoint_is_told_anew(visitor: TestClient, run: RunDir) -> None:
+    run.record(10, {"fit/train_loss": 0.5})
+    kept = run.metrics_position()
+    run.record(20, {"fit/train_loss": 0.4})
+    position = visitor.get("/api/run").json()["position"]
+    run.forget_metrics(kept)
+    report = visitor.get("/api/run", params={"since": position}).json()
+    assert report["reset"]
+    assert report["series"]["fit/train_loss"]["step"] == [10]
+    assert report["position"] == kept
+
+
+def test_the_report_tells_what_every_part_said_and_the_newest_answers(
+    visitor: TestClient, run: RunDir, store: Store
+) -> None:
+    run.tell("act", state="training", steps=1000, total_steps=5000, steps_per_second=9.5, reward_version=3)
+    run.tell("ask", open=2, due=7, a_new_key="unknown to this page")
+    run.tell("fit", version=4, comparisons=12)
+    run.tell("run", state="failed", message="<script>alert(1)</script>")
+    numbers = add_pairs(run, store, 10)
+    for number in numbers:
+        visitor.post("/api/answer", json=answer_of(number, seconds=1.5))
+    report = visitor.get("/api/run").json()
+    assert report["now"]["act"]["steps"] == 1000
+    assert report["now"]["ask"]["due"] == 7
+    assert report["now"]["fit"]["version"] == 4
+    assert report["now"]["run"]["message"] == "<script>alert(1)</script>"
+    assert report["now"]["time"] >= report["now"]["act"]["time"]
+    assert [given["query"] for given in report["given"]] == numbers[:1:-1]
+    assert report["given"][0] | {"query": 0} == {
+        "query": 0,
+        "choice": "left",
+        "teacher": "you",
+        "seconds": 1.5,
+        "predicted_left": 0.75,
+        "policy_steps": 500,
+    }
+
+
+@pytest.mark.parametrize("hostile", ["<img src=x onerror=alert(1)>", "'; drop table event; --", "\u202e\x00\ud7ff🙃"])
+def test_hostile_strings_pass_through_unharmed(tmp_path: Path, hostile: str) -> None:
+    run = make_run(tmp_path / "run", task=hostile, question=hostile)
+    app = create_app(run, run_token(run), annotator=hostile.replace("\x00", ""))
+    client = TestClient(app, base_url=HERE)
+    client.get("/", params={"token": run_token(run)})
+    number = add_pairs(run, app.state.context.store, 1)[0]
+    assert client.post("/api/answer", json=answer_of(number)).status_code == 200
+    report = client.get("/api/run").json()
+    app.state.context.store.close()
+    assert report["settings"]["task"] == hostile
+    assert report["given"][0]["teacher"] == hostile.replace("\x00", "")
+
+
+def test_damaged_settings_are_said_at_the_start(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", task=["not", "a", "name"])
+    with pytest.raises(RunError, match=r"run\.json are damaged"):
+        create_app(run, run_token(run))
+
+
+# ---- serving
+
+
+def test_a_chosen_port_that_is_taken_is_not_exchanged_for_another() -> None:
+    with bind(port=None) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortBusy, match=f"port {port} of 127.0.0.1 is taken.*--port"):
+            bind(port=port)
+        with bind(port=0) as other:
+            assert other.getsockname()[1] > port >= FIRST_PORT
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "8.8.8.8"])
+def test_other_machines_are_let_in_only_on_request(host: str) -> None:
+    with pytest.raises(HostRefused, match=r"--allow-remote.*ssh -L"):
+        bind(host)
+
+
+def test_a_server_for_everybody_can_be_had() -> None:
+    with bind("0.0.0.0", allow_remote=True) as listening:
+        assert socket.gethostname() in link(listening, "T")
+
+
+@pytest.mark.parametrize("port", [70000, -1])
+def test_impossible_ports_are_refused_with_a_sentence(port: int) -> None:
+    with pytest.raises(PortBusy, match="cannot be used"):
+        bind(port=port)
+
+
+def test_unknown_hosts_are_refused_with_a_sentence() -> None:
+    with pytest.raises(HostRefused, match=r"not an address of this machine.*use 127\.0\.0\.1"):
+        bind("no.such.host.invalid")
+
+
+def test_the_link_names_the_port_and_the_token() -> None:
+    with bind() as listening:
+        assert link(listening, "T") == f"http://127.0.0.1:{listening.getsockname()[1]}/?token=T"
+    with bind("::1") as listening:
+        assert link(listening, "T").startswith("http://[::1]:")
+
+
+def test_a_server_runs_until_told_to_stop_and_logs_no_token(run: RunDir) -> None:
+    script = (
+        "import logging, sys, time\nfrom pathlib import Path\nfrom backflip.web.server import bind, link, serve\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "path = Path(sys.argv[1])\nlistening = bind()\nprint(link(listening, sys.argv[2]), flush=True)\n"
+        "serve(path, listening, sys.argv[2], lambda: (path / 'stop').exists())\nprint('ended', flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(run.path), run_token(run)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    with httpx.Client(follow_redirects=True) as client:
+        assert client.get(address).status_code == 200
+        assert client.get(address.split("?")[0] + "api/next").json()["pairs"] == []
+    (run.path / "stop").touch()
+    rest, log = process.communicate(timeout=20)
+    assert rest == "ended\n"
+    assert process.returncode == 0
+    assert run_token(run) not in log
+
+
+def test_the_pages_need_neither_torch_nor_gymnasium_nor_mujoco() -> None:
+    script = "import sys, backflip.web.server\nprint([m for m in ('torch', 'gymnasium', 'mujoco') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+# ---- the files of the pages
+
+
+def test_vendored_files_are_what_their_table_says() -> None:
+    table = (STATIC / "vendor" / "README.md").read_text()
+    told = dict(re.findall(r"^\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|$", table, re.MULTILINE))
+    there = {path.name: path for path in (STATIC / "vendor").iterdir() if path.name != "README.md"}
+    assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in there.items()} == told
+
+
+def test_pages_load_nothing_from_elsewhere_and_hold_no_inline_code() -> None:
+    for path in STATIC.glob("*.html"):
+        text = path.read_text()
+        assert not re.search(r"https?://|<style|\sstyle=|\son\w+=", text)
+        assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", text))
+    for path in [*STATIC.glob("*.js"), *STATIC.glob("*.css")]:
+        assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|eval\(|randomUUID\(", path.read_text())
+
+
+def test_every_file_that_a_page_asks_for_is_served(insider: TestClient) -> None:
+    wanted = {"/static/" + path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*.*") if path.suffix != ".md"}
+    for page in ("/label", "/run"):
+        linked = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', insider.get(page).text))
+        assert linked <= wanted
+    for path in wanted:
+        assert insider.get(path).status_code == 200
