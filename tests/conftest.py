@@ -59,13 +59,19 @@ def _postgres_user() -> dict[str, Any]:
     return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
 
 
+def _quick_folder() -> str:
+    """In memory, if there is plenty of it: a server that is thrown away needs no disk."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2**30 else "/tmp"
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server of our own, on a socket in a temporary folder, gone at the end."""
     psycopg = pytest.importorskip("psycopg") if not os.environ.get("CI") else __import__("psycopg")
     initdb, server = _postgres_program("initdb"), _postgres_program("postgres")
     who = _postgres_user()
-    home = Path(tempfile.mkdtemp(prefix="backflip-pg-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="backflip-pg-", dir=_quick_folder()))
     if who:
         os.chown(home, who["user"], who["group"])
     data, socket = str(home / "data"), str(home)

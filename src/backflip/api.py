@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from backflip.envs import find_task
+from backflip.envs import Task, find_task
+from backflip.envs.collect import has_simulator_state, small_frame
 from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
 from backflip.experiments import ORACLE_STEPS, PEOPLE_STEPS
@@ -16,6 +17,7 @@ from backflip.loop import at_once, in_turn
 from backflip.processes import Part
 from backflip.rundir import RunDir, RunError
 from backflip.settings import PEOPLE, Mode, Settings
+from backflip.store import Store
 
 Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
 
@@ -73,18 +75,44 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     Raises:
         UnknownTask: no such task or environment.
         ValueError: the teacher and the task do not fit.
-        RunError: the directory cannot be made.
+        MissingExtra: the environment needs a package that is not installed.
+        RunError: the directory cannot be made, or the database belongs to another run.
+        StoreError: the database cannot be used.
     """
     task = find_task(settings.task)
     facts(task)  # an environment that cannot be made should fail here, with nothing written
+    if settings.store:
+        _must_be_empty(settings.store)
     if not task.has_true_reward and not settings.asks_people:
         raise ValueError(
             f"{task.name} has no reward that an oracle could read; it is taught by people: --teacher people"
         )
     if settings.asks_people:
-        task.make(film=True).close()
+        _must_be_drawable(task)
     name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+
+
+def _must_be_drawable(task: Task) -> None:
+    if has_simulator_state(task):
+        return
+    env = task.make(film=True)
+    try:
+        env.reset(seed=0)
+        small_frame(env)
+    finally:
+        env.close()
+
+
+def _must_be_empty(url: str) -> None:
+    store = Store(url)
+    try:
+        if store.counts().segments:
+            raise RunError(
+                "the database given with --store holds another run already; give each run a database of its own"
+            )
+    finally:
+        store.close()
 
 
 def go_on(

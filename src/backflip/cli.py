@@ -1,4 +1,8 @@
-"""The command line: parse, then one call each."""
+"""The command line: parse, then one call each.
+
+What a command needs is imported when it runs: a list of tasks should not wait for PyTorch, nor should the page, whose
+process begins by importing this file.
+"""
 
 import os
 import shlex
@@ -6,39 +10,50 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from json import dumps as to_json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from backflip import __version__
-from backflip.envs import TASKS, MissingExtra, UnknownTask
-from backflip.experiments import EXPERIMENTS, ORACLE_STEPS, PEOPLE_STEPS
 from backflip.files import DamagedFile
 from backflip.processes import PartDied
-from backflip.progress import Progress
 from backflip.rundir import RunDir, RunError
-from backflip.settings import PEOPLE, Mode, Settings
 from backflip.store import StoreError
-from backflip.web.security import run_token
-from backflip.web.server import ServerError, bind, link, serve
+
+if TYPE_CHECKING:
+    import socket
+
+    from backflip.settings import Settings
 
 Teacher = Literal["people", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
-Path_ = Annotated[Path, tyro.conf.Positional]
-MISTAKES = (ValueError, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile)
-"""What a person can mend: one sentence and exit status 2."""
+Mode = Literal["in_turn", "at_once"]
+# Options whose help text says what happens without them.
+Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
+How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
+Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
+File = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 out = Console()
 
 
+class Unusable(Exception):
+    """Something on the command line that cannot be; the message says what and what to do."""
+
+
 def demo(
-    run: Path | None = None, port: int | None = None, steps: int | None = None, browser: bool = True, seed: int = 0
+    run: Annotated[Path | None, File] = None,
+    port: Annotated[int | None, Number] = None,
+    steps: Annotated[int | None, Number] = None,
+    browser: bool = True,
+    seed: int = 0,
 ) -> None:
     """Teach a Hopper a backflip: opens the labelling page on a Hopper whose policy is training.
 
@@ -49,22 +64,27 @@ def demo(
         browser: open the page in a browser.
         seed: seed of everything random.
     """
-    settings = EXPERIMENTS["demo"]
-    _train(replace(settings, seed=seed, steps=steps or settings.steps), run, port, browser)
+    from backflip.experiments import EXPERIMENTS
+
+    with _usable():
+        settings = replace(EXPERIMENTS["demo"], seed=seed)
+        if steps is not None:
+            settings = replace(settings, steps=steps)
+    _train(settings, run, port, browser)
 
 
 def train(
-    task: Annotated[str | None, tyro.conf.Positional] = None,
-    teacher: Teacher | None = None,
-    labels: int | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    run: Path | None = None,
-    mode: Mode | None = None,
-    segment_steps: int | None = None,
-    store: str | None = None,
-    like: Path | None = None,
-    port: int | None = None,
+    task: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None,
+    teacher: Annotated[Teacher | None, Who] = None,
+    labels: Annotated[int | None, Number] = None,
+    steps: Annotated[int | None, Number] = None,
+    seed: Annotated[int | None, Number] = None,
+    run: Annotated[Path | None, File] = None,
+    mode: Annotated[Mode | None, How] = None,
+    segment_steps: Annotated[int | None, Number] = None,
+    store: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
+    like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
+    port: Annotated[int | None, Number] = None,
     browser: bool = True,
 ) -> None:
     """Train a policy on a task by somebody's choices between clips.
@@ -76,13 +96,16 @@ def train(
         steps: environment steps; by default 2 million, and with people until you end it.
         seed: seed of everything random; by default 0.
         run: the run directory; by default a new one in runs/.
-        mode: in_turn is reproducible; at_once lets nobody wait. By default in_turn for synthetic teachers.
+        mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
         segment_steps: steps of a clip; by default 1.5 seconds of the task's time.
-        store: URL of a PostgreSQL database, instead of SQLite in the run directory.
-        like: repeat this run, less what is given here.
+        store: a PostgreSQL database of this run's own, instead of SQLite in the run directory.
+        like: repeat this run with all its settings, but for those given here.
         port: the page's port; by default the first free one from 8642.
-        browser: open the page in a browser.
+        browser: open the page in a browser, where people teach.
     """
+    from backflip.experiments import ORACLE_STEPS, PEOPLE_STEPS
+    from backflip.settings import PEOPLE, Settings
+
     given: dict[str, Any] = {
         "task": task,
         "teacher": teacher,
@@ -95,30 +118,43 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if like:
-        _train(replace(Settings.from_dict(RunDir.open(like).settings), **given), run, port, browser)
+        before = _settings(RunDir.open(like))
+        if before.store and store is None:
+            raise Unusable(
+                f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
+            )
+        with _usable():
+            settings = replace(before, **given)
+        _train(settings, run, port, browser)
         return
     if task is None:
-        raise ValueError("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
+        raise Unusable("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
     people = given.get("teacher", PEOPLE) == PEOPLE
     usual: dict[str, Any] = {
         "steps": PEOPLE_STEPS if people else ORACLE_STEPS,
         "mode": "at_once" if people else "in_turn",
     }
-    _train(Settings(**{**usual, **given}), run, port, browser)
+    with _usable():
+        settings = Settings(**{**usual, **given})
+    _train(settings, run, port, browser)
 
 
-def resume(run: Path_, port: int | None = None, browser: bool = False) -> None:
+def resume(run: Run, port: Annotated[int | None, Number] = None, browser: bool = False) -> None:
     """Go on with a run from where it stands: policy, r̂, schedule, open queries, answers.
 
     Args:
         run: the run directory.
         port: the page's port, for a run that people teach.
-        browser: open the page in a browser.
+        browser: open the page in a browser, where people teach.
     """
-    _go_on(RunDir.open(run), port, browser)
+    directory = RunDir.open(run)
+    settings = _settings(directory)
+    _go_on(directory, settings, _listening(settings, port), browser)
 
 
-def serve_run(run: Path_, host: str = "127.0.0.1", port: int | None = None, allow_remote: bool = False) -> None:
+def serve_run(
+    run: Run, host: str = "127.0.0.1", port: Annotated[int | None, Number] = None, allow_remote: bool = False
+) -> None:
     """Serve a run's pages, without training.
 
     Args:
@@ -127,47 +163,55 @@ def serve_run(run: Path_, host: str = "127.0.0.1", port: int | None = None, allo
         port: the port; by default the first free one from 8642.
         allow_remote: let other machines connect; whoever has the link can answer.
     """
+    from backflip.web.security import run_token
+    from backflip.web.server import bind, link, serve
+
     directory = RunDir.open(run)
     directory.store(check=True).close()
     listening = bind(host, port, allow_remote)
     token = run_token(directory)
     out.print(f"label: {link(listening, token, '/label')}\nwatch: {link(listening, token, '/run')}", soft_wrap=True)
-    serve(run, listening, token)
+    with _ending() as ended:
+        serve(run, listening, token, ended.is_set)
 
 
-def evaluate_run(run: Path_, episodes: int = 10, video: Path | None = None, json: bool = False) -> None:
+def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, File] = None, json: bool = False) -> None:
     """Let a run's newest policy act without exploration, and say what it achieves.
 
     Args:
         run: the run directory.
         episodes: whole episodes to play.
-        video: also film the first ten seconds into this file (.webp, .gif or .png).
+        video: also film the first ten seconds of an episode into this file (.webp, .gif or .png).
         json: print one JSON object instead of a table.
     """
-    from backflip.evaluate import evaluate, film
+    from backflip.evaluate import PICTURES, evaluate, film, summary
 
     directory = RunDir.open(run)
+    _settings(directory)
+    if episodes < 1:
+        raise Unusable(f"--episodes is {episodes}; it must be at least 1")
+    if video and video.suffix not in PICTURES:
+        raise Unusable(f"{video} cannot be written; moving pictures are {', '.join(PICTURES)}")
     found = evaluate(directory, episodes)
     if video:
         film(directory, video)
     if json:
         print(to_json(asdict(found)))
         return
-    table = Table("", "mean", "deviation", "lowest", "highest", title=f"{found.task}, {episodes} episodes")
-    rows: dict[str, list[float] | None] = {
-        "true return": found.true_returns,
-        "r̂ return": found.predicted_returns,
-        "steps": [float(steps) for steps in found.episode_steps],
-    }
-    for name, values in rows.items():
-        figures = [np.mean(values), np.std(values), np.min(values), np.max(values)] if values else []
-        table.add_row(name, *([f"{figure:.1f}" for figure in figures] or ["none"]))
+    many = "one episode" if episodes == 1 else f"{episodes} episodes"
+    table = Table(
+        "",
+        *("mean", "deviation", "lowest", "highest"),
+        title=f"{found.task} after {found.policy_steps:,} steps, {many}",
+    )
+    for name, figures in summary(found).items():
+        table.add_row(name, *(f"{figure:.1f}" for figure in figures))
     out.print(table)
     if video:
-        out.print(f"filmed: {video}")
+        out.print(f"filmed: {video}", highlight=False, soft_wrap=True)
 
 
-def show_run(run: Path_) -> None:
+def show_run(run: Run) -> None:
     """Write a run's measurements as pictures.
 
     Args:
@@ -176,64 +220,82 @@ def show_run(run: Path_) -> None:
     from backflip.show import show
 
     for path in show(RunDir.open(run)):
-        out.print(str(path), soft_wrap=True)
+        out.print(str(path), highlight=False, soft_wrap=True)
 
 
 def tasks() -> None:
     """List the tasks that have a question and settings of their own."""
-    table = Table("task", "environment", "true reward", "what people are asked")
+    from backflip.envs import TASKS
+
     for task in TASKS.values():
-        table.add_row(task.name, task.environment, "yes" if task.has_true_reward else "no", task.question)
-    out.print(table)
-    out.print("Any Gymnasium id works too: backflip train Pendulum-v1")
+        reward = "" if task.has_true_reward else ", no true reward: only people can teach it"
+        out.print(f"[bold]{task.name}[/] ({task.environment}{reward})", highlight=False, soft_wrap=True)
+        out.print(f"  {task.question}", highlight=False, soft_wrap=True)
+    out.print("\nAny Gymnasium id works too: backflip train Pendulum-v1", highlight=False)
 
 
-def doctor(database: str | None = None) -> None:
+def doctor(database: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None) -> None:
     """Say what this machine can do: versions, cores, GPU, renderers with their speed, database.
 
     Args:
-        database: also look whether this PostgreSQL URL can be used.
+        database: also look whether this PostgreSQL database can be used.
     """
     from backflip.doctor import examine
 
+    marks = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}
     sound = True
     for what, how, fine in examine(database):
-        sound &= fine
-        out.print(f"{'[green]✓[/]' if fine else '[red]✗[/]'} {what:<18} {how}", highlight=False, soft_wrap=True)
+        sound &= fine is not False
+        out.print(f"{marks[fine]} {what:<18}", end=" ")
+        out.print(how, markup=False, highlight=False, soft_wrap=True)
     if not sound:
         raise SystemExit(1)
 
 
-def _train(settings: Settings, path: Path | None, port: int | None, browser: bool) -> None:
+def _train(settings: "Settings", path: Path | None, port: int | None, browser: bool) -> None:
     from backflip.api import start
 
-    run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
-    _go_on(run, port, browser)
+    listening = _listening(settings, port)  # first: where the port is taken, nothing should have been written
+    with _usable():
+        run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
+    _go_on(run, settings, listening, browser)
 
 
-def _go_on(run: RunDir, port: int | None, browser: bool) -> None:
+def _listening(settings: "Settings", port: int | None) -> "socket.socket | None":
+    """Where the page of a run will be; a run in turn has none."""
+    from backflip.web.server import bind
+
+    if settings.mode == "at_once":
+        return bind(port=port)
+    if port is not None:
+        raise Unusable("--port is for runs with a page; this one goes in turn and has none: add --mode at_once")
+    return None
+
+
+def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None", browser: bool) -> None:
     """Train to the end or to Ctrl-C, with the page beside it where several processes run anyway."""
     from backflip.api import go_on
+    from backflip.progress import Progress
+    from backflip.web.security import run_token
+    from backflip.web.server import link
 
-    settings = Settings.from_dict(run.settings)
-    out.print(f"run: {run.path}", soft_wrap=True)
-    beside = {}
-    if settings.mode == "at_once":
-        listening = bind(port=port)
+    out.print(f"run: {run.path}", highlight=False, soft_wrap=True)
+    beside: dict[str, Any] = {}
+    if listening:
         token = run_token(run)
         beside = {"page": (page_on, (run.path, listening, token))}
-        first = "/label" if settings.asks_people else "/run"
-        out.print(f"page: {link(listening, token, first)}\nCtrl-C ends the run; nothing is lost.", soft_wrap=True)
+        address = link(listening, token, "/label" if settings.asks_people else "/run")
+        out.print(f"page: {address}", soft_wrap=True)
         if browser and settings.asks_people:
-            _open_when_ready(link(listening, token, first))
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+            _open_when_ready(address)
+    out.print("Ctrl-C ends it; nothing is lost.", highlight=False)
     finished = False
-    try:
-        with Progress(run, out) as progress:
-            finished = go_on(run, progress, stopped.is_set, beside)
-    except KeyboardInterrupt:
-        pass
+    with _ending(interrupt=listening is None) as ended:
+        try:
+            with Progress(run, out) as progress:
+                finished = go_on(run, progress, ended.is_set, beside)
+        except KeyboardInterrupt:
+            pass
     if finished:
         out.print(f"finished; look at it with: backflip show {run.path}, backflip evaluate {run.path}", soft_wrap=True)
     else:
@@ -242,7 +304,30 @@ def _go_on(run: RunDir, port: int | None, browser: bool) -> None:
 
 def page_on(path: Path, listening: Any, token: str, stop: Any) -> None:
     """The page's server as a part of a run."""
+    from backflip.web.server import serve
+
     serve(path, listening, token, stop.is_set)
+
+
+@contextmanager
+def _ending(interrupt: bool = False) -> Iterator[threading.Event]:
+    """Meanwhile a SIGTERM ends things as cleanly as Ctrl-C.
+
+    Args:
+        interrupt: by interrupting what runs, rather than by setting the event.
+    """
+    ended = threading.Event()
+
+    def end(signal_number: int, frame: Any) -> None:
+        ended.set()
+        if interrupt:
+            signal.default_int_handler(signal_number, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open_when_ready(address: str) -> None:
@@ -250,6 +335,37 @@ def _open_when_ready(address: str) -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     threading.Timer(1.5, webbrowser.open, (address,)).start()
+
+
+def _settings(run: RunDir) -> "Settings":
+    """A run's settings.
+
+    Raises:
+        RunError: somebody changed them to what cannot be.
+    """
+    from backflip.settings import Settings
+
+    try:
+        return Settings.from_dict(run.settings)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """Inside, a ValueError speaks of what was given on the command line; elsewhere it is a defect of ours."""
+    try:
+        yield
+    except ValueError as error:
+        raise Unusable(str(error)) from error
+
+
+def _mistakes() -> tuple[type[BaseException], ...]:
+    """What a person can mend: one sentence and exit status 2. Called when something was raised."""
+    from backflip.envs import MissingExtra, UnknownTask
+    from backflip.web.server import ServerError
+
+    return (Unusable, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -272,11 +388,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="backflip", description=__doc__ and "Teach an agent by choosing between clips.", args=given
+            COMMANDS, prog="backflip", description="Teach an agent by choosing between clips.", args=given
         )
-    except MISTAKES as error:
-        print(f"backflip: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # as shells count a program that Ctrl-C ended
     except PartDied as error:
         print(f"backflip: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except _mistakes() as error:
+        print(f"backflip: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

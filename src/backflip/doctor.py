@@ -7,12 +7,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from backflip import __version__
 from backflip.envs.clips import renderers
 from backflip.rundir import machine, versions
 from backflip.store import Store, StoreError
 
-Finding = tuple[str, str, bool]
-"""(what, how it is, whether that is fine)."""
+Finding = tuple[str, str, bool | None]
+"""(what, how it is, whether that is fine: None for what is not there and not needed)."""
+EXTRAS = {"mujoco": "the paper's robots need it: pip install 'backflip[mujoco]'"}
+"""Packages that backflip works without, and who needs them."""
 
 
 def examine(database: str | None = None) -> Iterator[Finding]:
@@ -21,15 +24,23 @@ def examine(database: str | None = None) -> Iterator[Finding]:
     Args:
         database: also look whether this PostgreSQL URL can be used.
     """
+    yield "backflip", __version__, True
     for package, version in versions().items():
-        yield package, version, version != "missing"
+        if package == "backflip":
+            continue  # run from its source, it is not known as installed
+        if version == "missing" and package in EXTRAS:
+            yield package, f"not installed; {EXTRAS[package]}", None
+        else:
+            yield package, version, version != "missing"
     about = machine()
     yield "processor", f"{about['processor']}, {about['cores']} cores", True
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (none is needed)"
     yield "GPU", gpu, True
     for name, milliseconds, note in renderers():
-        told = f"{milliseconds:.1f} ms a frame; {note}" if milliseconds is not None else note
-        yield f"renderer {name}", told.rstrip("; "), milliseconds is not None or name != "multiray"
+        if milliseconds is None:
+            yield f"renderer {name}", f"not usable ({note})", None
+        else:
+            yield f"renderer {name}", f"{milliseconds:.1f} ms a frame; {note}", True
     with TemporaryDirectory() as directory:
         yield _database("SQLite", Path(directory) / "run.db")
     if database:

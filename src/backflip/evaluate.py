@@ -7,14 +7,14 @@ import numpy as np
 from PIL import Image
 
 from backflip.acting import make_policy
-from backflip.envs import Collector, Task
+from backflip.envs import Collector
 from backflip.envs.clips import draw_segment
 from backflip.envs.facts import facts
 from backflip.loop import one_thread
 from backflip.policies.ppo import PPO
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
-from backflip.segments import Array
+from backflip.segments import Rollout
 from backflip.settings import Settings
 
 LONGEST_EPISODE = 5000
@@ -33,6 +33,20 @@ class Evaluation:
     predicted_returns: list[float] | None
     """The same by r̂; None before there is one."""
     episode_steps: list[int]
+
+
+def summary(found: Evaluation) -> dict[str, list[float]]:
+    """Mean, deviation, lowest and highest of everything that was measured, by name."""
+    measured: dict[str, list[float] | list[int] | None] = {
+        "true return": found.true_returns,
+        "r̂ return": found.predicted_returns,
+        "steps": found.episode_steps,
+    }
+    return {
+        name: [float(of(values)) for of in (np.mean, np.std, np.min, np.max)]
+        for name, values in measured.items()
+        if values is not None
+    }
 
 
 def load_policy(run: RunDir) -> PPO:
@@ -79,7 +93,7 @@ def evaluate(run: RunDir, episodes: int = 10, seed: int = 10_000) -> Evaluation:
         collector.close()
         paid = None if ensemble is None else ensemble.reward(rollout.observations, rollout.actions)
         for environment in range(count):
-            length = int(np.argmax(rollout.ends[:, environment])) + 1 if rollout.ends[:, environment].any() else steps
+            length = first_episode(rollout, environment)
             lengths.append(length)
             true_returns.append(float(rollout.true_rewards[:length, environment].sum()))
             if paid is not None:
@@ -93,6 +107,12 @@ def evaluate(run: RunDir, episodes: int = 10, seed: int = 10_000) -> Evaluation:
     )
 
 
+def first_episode(rollout: Rollout, environment: int) -> int:
+    """Steps of an environment's first episode in a rollout that began with it."""
+    ends = np.flatnonzero(rollout.ends[:, environment])
+    return int(ends[0]) + 1 if len(ends) else len(rollout.ends)
+
+
 def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> None:
     """Write the beginning of one episode of the newest policy as a moving picture: .webp, .gif or .png.
 
@@ -104,14 +124,13 @@ def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> 
     one_thread()
     policy = load_policy(run)
     policy.collector.close()
-    task: Task = policy.collector.task
+    task = policy.collector.task
     collector = Collector(task, 1, seed, filmed=1)
     steps = max(1, round(seconds / 1.5 * facts(task).segment_steps))
     rollout = collector.collect(policy.choose, min(steps, facts(task).episode_steps or LONGEST_EPISODE))
     collector.close()
-    clip = draw_segment(task, rollout.states[:, 0], len(rollout.states))
-    frames: list[Array] = list(clip.frames)
-    pictures = [Image.fromarray(frame) for frame in frames]
+    clip = draw_segment(task, rollout.states[:, 0], first_episode(rollout, 0))
+    pictures = [Image.fromarray(frame) for frame in clip.frames]
     pictures[0].save(
         file,
         PICTURES[file.suffix],
@@ -122,4 +141,4 @@ def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> 
     )
 
 
-__all__ = ["Evaluation", "evaluate", "film", "load_ensemble", "load_policy"]
+__all__ = ["PICTURES", "Evaluation", "evaluate", "film", "load_ensemble", "load_policy", "summary"]

@@ -144,12 +144,12 @@ class Fitter:
 
     def fit(self) -> bool:
         """One fit: many minibatches the first time, a few from then on. False while there is nothing to learn from."""
-        if self.data is None or len(self.data) == 0:
+        if self.data is None or not (self.data.weight > 0).any():
             return False
         started = time.perf_counter()
         if self.fits == 0:
-            both = np.concatenate([self.data.left.observations, self.data.right.observations])
-            self.ensemble.standardise_inputs(both)
+            counted = [side[self.data.weight > 0] for side in (self.data.left, self.data.right)]
+            self.ensemble.standardise_inputs(np.concatenate([side.observations[side.mask() > 0] for side in counted]))
         table = self._tabulated(self.data)
         rng = np.random.default_rng([self.seed, self.fits])
         steps = self.config.first_steps if self.fits == 0 else self.config.steps

@@ -49,7 +49,8 @@ class Fit:
         ensemble = self.fitter.ensemble
         ensemble.calibrate(recent.observations[counted], recent.actions[counted])
         untrained = self.fitter.data.left[slice(self.settings.labels_before_training)]
-        ensemble.baseline = float(ensemble.reward(untrained.observations, untrained.actions).mean())
+        begun = untrained.mask() > 0
+        ensemble.baseline = float(ensemble.reward(untrained.observations[begun], untrained.actions[begun]).mean())
         self._calibrated_at = policy_steps
         self.version += 1
         with self.run.publishing("reward", self.version, durable=False) as directory:

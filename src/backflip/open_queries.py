@@ -148,7 +148,8 @@ def claim(c: sa.Connection, now: float, annotator: str, count: int, lease_second
         .with_for_update(key_share=True)
     )
     rows: list[Any] = list(c.execute(held))
-    c.execute(query.update().where(query.c.id.in_([row.id for row in rows])).values(lease_until=until))
+    if rows:
+        c.execute(query.update().where(query.c.id.in_([row.id for row in rows])).values(lease_until=until))
     while len(rows) < count and (row := _claim_one(c, now, annotator, until)) is not None:
         rows.append(row)
     shown = sorted({i for row in rows for i in (row.left, row.right)})

@@ -8,16 +8,22 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+LOOK_SECONDS = 0.05
+"""How often a waiting process looks whether to stop."""
 GRACE_SECONDS = 20.0
 """How long a process may take to save its state when it is asked to stop."""
+
+LAST_WORDS = 10_000
+"""Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting for ever."""
 
 
 class PartDied(Exception):
     """A process ended by itself although it should not have; the message has its traceback."""
 
 
+@runtime_checkable
 class Stop(Protocol):
     """Says when to stop; the part of an event that a process needs."""
 
@@ -49,7 +55,8 @@ def run_together(
         PartDied: a part raised, was killed, or returned too early.
     """
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    # Not an Event: setting one waits for ever for a waiter that was killed.
+    stop = context.RawValue("b", 0)
     processes: dict[str, Any] = {}
     errors: dict[str, Connection] = {}
     finished = False
@@ -76,7 +83,7 @@ def run_together(
     except KeyboardInterrupt:
         finished = False
     finally:
-        stop.set()
+        stop.value = 1
         _end(processes)
     for name, process in processes.items():
         if process.exitcode not in (0, None):
@@ -107,23 +114,25 @@ def _guarded(part: Part, arguments: tuple[Any, ...], stop: Any, errors: Connecti
     try:
         part(*arguments, stop=_OrphanStop(stop, parent))
     except BaseException:  # noqa: BLE001 (goes to the parent, who raises it)
-        errors.send(traceback.format_exc())
+        errors.send(traceback.format_exc()[-LAST_WORDS:])
         errors.close()
         raise SystemExit(1) from None
 
 
 class _OrphanStop:
-    """The stop event; it also counts as set once the parent is gone, so that no part outlives its run."""
+    """Whether the parent says stop; it also counts as said once the parent is gone: no part outlives its run."""
 
-    def __init__(self, event: Any, parent: int) -> None:
-        self._event = event
+    def __init__(self, said: Any, parent: int) -> None:
+        self._said = said
         self._parent = parent
 
     def is_set(self) -> bool:
-        return bool(self._event.is_set()) or os.getppid() != self._parent
+        return bool(self._said.value) or os.getppid() != self._parent
 
     def wait(self, timeout: float | None = None) -> bool:
-        self._event.wait(timeout)
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while not self.is_set() and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_SECONDS))
         return self.is_set()
 
 

@@ -51,12 +51,19 @@ class Progress:
         lines, self._position = self.run.metrics(self._position)
         self._newest.update({line["name"]: line["value"] for line in lines})
         act: dict[str, Any] = self.run.told("act")
-        steps, total, pace = act.get("steps", 0), act.get("total_steps", 0), act.get("steps_per_second", 0.0)
-        parts = [str(act.get("state", "starting")), f"{short(steps)} of {short(total)} steps"]
+        steps, pace = act.get("steps", 0), act.get("steps_per_second", 0.0)
+        total = self.run.settings.get("steps", 0)
+        by_people = self.run.settings.get("teacher") == "people"  # they end the run; its steps are only a bound
+        parts = [
+            str(act.get("state", "starting")),
+            f"{short(steps)} steps" if by_people else f"{short(steps)} of {short(total)} steps",
+        ]
         if pace:
-            parts += [f"{short(pace)} steps/s", f"{duration((total - steps) / pace)} left"]
+            parts.append(f"{short(pace)} steps/s")
+        if pace and not by_people and steps < total:
+            parts.append(f"{duration((total - steps) / pace)} left")
         known = self._newest
-        parts.append(f"{known.get('ask/labels', 0):.0f} labels")
+        parts.append(f"{known.get('ask/labels', 0):.0f} of {self.run.settings.get('labels', 0)} labels")
         if "fit/train_loss" in known:
             validation = known.get("fit/validation_loss")
             parts.append(f"loss {known['fit/train_loss']:.3f}" + (f" / {validation:.3f}" if validation else ""))

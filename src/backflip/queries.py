@@ -56,15 +56,16 @@ class LabelSchedule:
     @property
     def initial(self) -> int:
         """Labels before training begins."""
-        return math.ceil(self.initial_fraction * self.total)
+        return math.ceil(self.initial_fraction * self.total - 1e-9)  # 0.1 * 70 is 7.000000000000001
 
     def labels(self, policy_steps: int) -> int:
         """Labels due once the policy has taken T steps: N₀ + (N - N₀)·ln(1 + T/h) / ln(1 + T_end/h).
 
-        The closed form of the integral of the rate h/(T + h) over training, scaled to reach N at the end.
+        The closed form of the integral of the rate h/(T + h) over training, scaled to reach N at the end; to the
+        nearest whole label.
         """
         done = math.log1p(min(policy_steps, self.steps) / self.half_life) / math.log1p(self.steps / self.half_life)
-        return self.initial + math.floor((self.total - self.initial) * done + 1e-9)
+        return self.initial + math.floor((self.total - self.initial) * done + 0.5)
 
 
 def pair_probabilities(
@@ -79,12 +80,12 @@ def pair_probabilities(
 
 
 def random_pairs(rng: np.random.Generator, segments: int, count: int) -> Int64[np.ndarray, "q 2"]:
-    """Pairs of two different positions, drawn uniformly, repeats between pairs allowed."""
-    if segments < 2:
+    """Pairs of two different positions, drawn uniformly; none is in two pairs before all were in one."""
+    if segments < 2 or count < 1:
         return np.zeros((0, 2), np.int64)
-    left = rng.integers(segments, size=count)
-    right = (left + rng.integers(1, segments, size=count)) % segments
-    return np.stack([left, right], axis=1)
+    rounds = -(-count // (segments // 2))
+    orders = [rng.permutation(segments)[: segments // 2 * 2].reshape(-1, 2) for _ in range(rounds)]
+    return np.concatenate(orders)[:count]
 
 
 def select_queries(
@@ -97,7 +98,7 @@ def select_queries(
     """Choose `count` pairs of positions out of `oversample` times as many: those the members disagree on most (§2.2.4).
 
     Disagreement is the variance over members of P̂(left) of the pair. A segment is used once as long as there are
-    enough. Without an ensemble, or with the selector "uniform", the first candidates are taken.
+    enough, a pair is never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates are taken.
 
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.
@@ -114,13 +115,21 @@ def select_queries(
 
 
 def _distinct(pairs: Int64[np.ndarray, "q 2"], count: int) -> Int64[np.ndarray, " c"]:
-    """Positions of the first `count` pairs, those that share no segment with an earlier one before the others."""
+    """Positions of the first `count` pairs, no pair twice, those that share no segment with a chosen one first."""
+    seen: set[frozenset[int]] = set()
     used: set[int] = set()
     fresh: list[int] = []
     others: list[int] = []
-    for position, pair in enumerate(pairs.tolist()):
-        (others if used & set(pair) else fresh).append(position)
-        used.update(pair)
+    for position, (left, right) in enumerate(pairs.tolist()):
+        pair = frozenset((left, right))
+        if pair in seen:
+            continue
+        seen.add(pair)
+        if used & pair:
+            others.append(position)
+            continue
+        used |= pair
+        fresh.append(position)
         if len(fresh) == count:
             break
     return np.array((fresh + others)[:count], np.int64)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
-from backflip.files import load_arrays, save_arrays
+from backflip.files import DamagedFile, load_arrays, save_arrays
 
 LEAK = 0.01
 """Slope of the leaky ReLU below zero (A.1)."""
@@ -181,6 +181,8 @@ class RewardEnsemble:
             DamagedFile: it cannot be read.
         """
         arrays, meta = load_arrays(path)
+        if not {"inputs", "config", "baseline"} <= set(meta):
+            raise DamagedFile(f"{path} holds no reward ensemble; give the file reward.safetensors of a run")
         shape: dict[str, Any] = meta["inputs"]
         inputs = Inputs(**{**shape, "observation_shape": tuple(shape["observation_shape"])})
         ensemble = cls(inputs, RewardConfig(**meta["config"]))

@@ -97,14 +97,15 @@ class RunDir:
         file = path / "run.json"
         try:
             config = json.loads(file.read_text())
-            version = config["format"]
+            newer = config["format"] > FORMAT
             config["settings"]["seed"]
         except FileNotFoundError as error:
             raise RunError(f"{path} is not a run directory (it has no run.json)") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({error!r}); restore it from a copy") from error
-        if version > FORMAT:
-            raise RunError(f"{path} was made by a newer backflip (format {version}, this one knows {FORMAT}); upgrade")
+        if newer:
+            made = config["format"]
+            raise RunError(f"{path} was made by a newer backflip (format {made}, this one knows {FORMAT}); upgrade")
         for part in ("reward", "act", "fit", "clips", "now"):
             (path / part).mkdir(exist_ok=True)
         return cls(path, config)
@@ -142,7 +143,8 @@ class RunDir:
         """
         final = self.path / kind / f"{number:06d}"
         temporary = self.path / kind / f".{number:06d}.{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for unfinished in final.parent.glob(".*"):  # of a process that was killed: nobody else publishes this kind
+            shutil.rmtree(unfinished, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -166,7 +168,7 @@ class RunDir:
         """The newest one that is whole, or the one of a given number; None where there never was one.
 
         Raises:
-            RunError: there are some, but none is whole.
+            RunError: there are some, but none is whole, or that of the given number is not.
         """
         numbers: list[int] = []
         for _ in range(READ_ATTEMPTS):
@@ -177,6 +179,8 @@ class RunDir:
                     return Checkpoint(number, path)
             if not numbers or exactly is not None:
                 break  # else whoever publishes may have gone on while we looked
+        if exactly is not None:
+            raise RunError(f"checkpoint {exactly} in {self.path / kind} is not whole; restore that folder from a copy")
         if numbers:
             raise RunError(f"no checkpoint in {self.path / kind} is whole; restore that folder from a copy")
         return None
@@ -195,10 +199,10 @@ class RunDir:
         )
 
     def told(self, part: str) -> dict[str, Any]:
-        """What a part said last; empty before it said anything."""
+        """What a part said last; empty before it said anything, and where a power cut left a file without content."""
         try:
             told: dict[str, Any] = json.loads((self.path / "now" / f"{part}.json").read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return {}
         return told
 
@@ -213,7 +217,11 @@ class RunDir:
             file.write("".join(line + "\n" for line in lines).encode())  # one write: lines of parts do not mix
 
     def metrics(self, since: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """The measurements from a byte position on, and the position to ask from next."""
+        """The measurements from a byte position on, and the position to ask from next.
+
+        A line that is not whole yet is left for the next time. One that never became whole, because its writer was
+        killed, is passed over.
+        """
         try:
             with (self.path / "metrics.jsonl").open("rb") as file:
                 file.seek(since)
@@ -221,7 +229,7 @@ class RunDir:
         except FileNotFoundError:
             return [], 0
         whole = content[: content.rfind(b"\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()], since + len(whole)
+        return [line for text in whole.splitlines() if (line := _measurement(text))], since + len(whole)
 
     def metrics_position(self) -> int:
         """How long the measurements are, to cut them back to when going over the same steps again."""
@@ -298,6 +306,14 @@ def _numbers(directory: Path) -> list[int]:
     return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
 
 
+def _measurement(line: bytes) -> dict[str, Any] | None:
+    try:
+        measured: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return measured
+
+
 def _checksum(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -306,7 +322,7 @@ def _whole(path: Path) -> bool:
     try:
         sums: dict[str, str] = json.loads((path / "checksums.json").read_text())
         return all(_checksum(path / name) == expected for name, expected in sums.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 

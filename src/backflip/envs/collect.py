@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Shaped
 
-from backflip.envs.task import Env, Task
+from backflip.envs.task import Env, MissingExtra, Task
 from backflip.segments import Array, Rollout
 
 Space = gym.spaces.Space[Any]
@@ -122,7 +122,10 @@ def simulator_state(env: Env) -> Array:
 
 def small_frame(env: Env) -> Array:
     """The picture of this moment [height, width, 3], averaged over whole pixels to at most FILM_PIXELS."""
-    frame: Any = env.render()
+    try:
+        frame: Any = env.render()
+    except gym.error.DependencyNotInstalled as error:
+        raise MissingExtra(f"{env.spec.id if env.spec else env} cannot be drawn: {error}") from error
     if not isinstance(frame, np.ndarray):
         raise TypeError(
             f"{env.spec.id if env.spec else env} gave {type(frame).__name__} for render_mode='rgb_array'; "

@@ -34,7 +34,7 @@ class PPOConfig:
     minibatch: int = 512
     epochs: int = 10
     """Passes over each rollout (Schulman 2017)."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     anneal: bool = False
     """Let the learning rate fall to 0 at the run's last step."""
     discount: float = 0.995

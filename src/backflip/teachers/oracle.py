@@ -31,8 +31,12 @@ class Fallibility:
     """Equal where the true returns differ by less than this share of that mean."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mistake <= 1 or not 0 < self.memory <= 1 or self.skip < 0 or self.equal < 0:
+        if not (0 <= self.mistake <= 1 and 0 < self.memory <= 1 and self.skip >= 0 and self.equal >= 0):
             raise ValueError(f"{self} is no teacher: mistake and memory are in 0-1, skip and equal not below 0")
+        if self.rationality is not None and not self.rationality >= 0:
+            raise ValueError(
+                f"{self} is no teacher: rationality is 0 or more; leave it out for a perfectly rational one"
+            )
 
 
 FALLIBLE: dict[str, Fallibility] = {
@@ -72,10 +76,11 @@ class Oracle:
         if self.fallibility.skip or self.fallibility.equal:
             recent = store.recent(MARGIN_SEGMENTS)
             margin = 0.0 if recent is None else float(recent.true_returns().mean())
+        given = 0
         for query, choice in zip(queries, self.choices(queries, left, right, margin), strict=True):
             answer = uuid.uuid5(NAMESPACE, f"{self.name} {self.seed} {query.id}")
-            store.answer(Preference(str(answer), query.id, choice, self.name))
-        return len(queries)
+            given += store.answer(Preference(str(answer), query.id, choice, self.name))
+        return given
 
     def choices(self, queries: list[Query], left: Segments, right: Segments, margin: float) -> list[Choice]:
         """The choice on each query; `margin` is the recent mean true return of a segment."""
@@ -115,8 +120,9 @@ def choose(
     """One choice: skip, else equal, else decide and perhaps flip; each threshold is its share of the margin, once.
 
     (B-Pref's own script multiplies by the share twice after its first session, which makes skip and equal vanish.)
+    As in B-Pref, a margin below 0 gives neither skip nor equal; other than there, two equal returns are a tie.
     """
-    if teacher.skip and max(returns) <= teacher.skip * margin:
+    if teacher.skip * margin > 0 and max(returns) <= teacher.skip * margin:
         return Choice.INCOMPARABLE
     if teacher.equal and abs(returns[0] - returns[1]) < teacher.equal * margin:
         return Choice.EQUAL

@@ -238,7 +238,7 @@ class Page {
   }
 
   drawNotice(state) {
-    const [title, text] = state === "over" ? overWords(this.news) : this.lost ? lostWords(this.lost) : waitingWords(this.news);
+    const [title, text] = state === "over" ? overWords(this.news, this.outbox.size) : this.lost ? lostWords(this.lost) : waitingWords(this.news);
     setText($("notice-title"), title);
     setText($("notice-text"), text);
   }
@@ -266,6 +266,7 @@ class Page {
 
   drawSaved() {
     if (!this.outbox) return; // it speaks while it is being made
+    if (document.body.dataset.state === "over") this.drawNotice("over");
     clearTimeout(this.savedTimer);
     const { size, state } = this.outbox;
     const waiting = size ? ` · ${size} waiting` : "";
@@ -309,10 +310,11 @@ class Page {
   }
 }
 
-function overWords({ now }) {
+function overWords({ now }, waiting) {
   const words = { finished: "The run is finished", stopped: "The run has been stopped", failed: "The run has failed" };
   const why = now.run.message ? `${now.run.message}. `.replace(/\.\. $/, ". ") : "";
-  return [words[now.run.state], `${why}Thank you: every answer of yours is saved. If the run goes on, so does this page, by itself.`];
+  const saved = waiting ? `${many(waiting, "answer")} of yours ${waiting === 1 ? "is" : "are"} still on the way; leave the page open.` : "every answer of yours is saved.";
+  return [words[now.run.state], `${why}Thank you: ${saved} If the run goes on, so does this page, by itself.`];
 }
 
 function lostWords(error) {

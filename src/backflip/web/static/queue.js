@@ -6,7 +6,7 @@ const AHEAD = 3; // decoded pairs that wait; with 256 px clips 30 MB each
 const PATIENCE_MS = 15000; // a server that says nothing for so long is asked again
 const POLL_MS = 1000; // how often to look for pairs when there are none
 const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
-const RETRY_MS = [300, 700, 1500, 3000, 5000];
+const RETRY_MS = [300, 700, 1500, 2000];
 
 /** A random UUID; crypto.randomUUID is missing on plain http from another machine. */
 export function uuid() {
@@ -231,7 +231,7 @@ export class Pairs {
   async #poll() {
     for (;;) {
       await this.fill();
-      await sleep(this.#ready.length ? RENEW_MS : POLL_MS);
+      await sleep(this.wanted && this.#ready.length ? RENEW_MS : POLL_MS);
     }
   }
 }

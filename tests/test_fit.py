@@ -1,0 +1,454 @@
+"""Fitting r̂: eq. 1 with the 10 % error, bagging, adaptive ℓ2, and that a fit finds the reward behind the answers."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from backflip.fit import LARGEST_L2, SMALLEST_L2, FitConfig, Fitter, adjust_l2, bootstrap_counts, comparison_loss
+from backflip.preferences import Changes, Comparisons, apply_changes
+from backflip.reward import Inputs, RewardConfig, RewardEnsemble
+from backflip.segments import Array, Segments
+
+MakeSegments = Callable[..., Segments]
+
+INPUTS = Inputs((3,), 2, discrete=False)
+SMALL = RewardConfig(members=2, width=8)
+BRIEF = FitConfig(first_steps=20, steps=10)
+TRUTH = np.array([1.0, -2.0, 0.5, 1.5, -0.5])
+"""What the linear oracle pays for each number of (o, a)."""
+
+
+def _compared(make_segments: MakeSegments, n: int, seed: int = 0, first: int = 1, steps: int = 6) -> Comparisons:
+    """n queries about fresh segments, numbered from `first`, answered by the linear oracle."""
+    left, right = make_segments(n, steps, seed=2 * seed), make_segments(n, steps, seed=2 * seed + 1)
+    return Comparisons(
+        query_ids=np.arange(first, first + n),
+        left=left,
+        right=right,
+        mu=(_truth(left) > _truth(right)).astype(np.float32),
+        weight=np.ones(n, np.float32),
+    )
+
+
+def _truth(segments: Segments) -> Array:
+    steps: Array = np.concatenate([segments.observations, segments.actions], -1) @ TRUTH
+    returns: Array = (steps * segments.mask()).sum(1)
+    return returns
+
+
+def _predicted(fitter: Fitter, segments: Segments) -> Array:
+    returns = fitter.ensemble.segment_returns(segments.observations, segments.actions, segments.mask())
+    mean: Array = (returns / returns.std(1, keepdims=True)).mean(0)
+    return mean
+
+
+def _spearman(fitter: Fitter, segments: Segments) -> float:
+    return float(stats.spearmanr(_predicted(fitter, segments), _truth(segments)).statistic)
+
+
+def _fitter(data: Comparisons | None, config: FitConfig = BRIEF, ensemble: RewardConfig = SMALL, seed: int = 0) -> Fitter:
+    fitter = Fitter(RewardEnsemble(INPUTS, ensemble, seed), config, seed)
+    fitter.data = data
+    return fitter
+
+
+def _weights(fitter: Fitter) -> list[Array]:
+    return [leaf.detach().numpy().copy() for leaf in fitter.ensemble.parameters]
+
+
+def _same(one: Fitter, other: Fitter) -> bool:
+    return all(a.tobytes() == b.tobytes() for a, b in zip(_weights(one), _weights(other), strict=True))
+
+
+def _loss(difference: float, mu: float, error_rate: float = 0.1) -> float:
+    left, right = torch.tensor([[difference]]), torch.tensor([[0.0]])
+    return comparison_loss(left, right, torch.tensor([mu]), error_rate).item()
+
+
+# ---- the loss
+
+
+def test_loss_of_a_sure_and_right_answer_is_minus_log_095() -> None:
+    assert _loss(1e4, 1.0) == pytest.approx(-np.log(0.95), rel=1e-6)
+    assert _loss(-1e4, 0.0) == pytest.approx(-np.log(0.95), rel=1e-6)
+
+
+def test_loss_of_a_sure_and_wrong_answer_is_minus_log_005() -> None:
+    assert _loss(-1e4, 1.0) == pytest.approx(-np.log(0.05), rel=1e-6)
+    assert _loss(1e4, 0.0) == pytest.approx(-np.log(0.05), rel=1e-6)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0])
+def test_loss_at_equal_returns_is_log_2_whatever_the_answer(mu: float, error_rate: float) -> None:
+    assert _loss(0.0, mu, error_rate) == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_loss_of_a_tie_between_unequal_returns_is_the_mean_of_both_answers() -> None:
+    # P̂ = 0.9·σ(log 3) + 0.05 = 0.725, so that -½·log 0.725 - ½·log 0.275 = 0.80629.
+    assert _loss(np.log(3), 0.5) == pytest.approx(0.80629, abs=1e-5)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 0.1])
+def test_loss_and_gradient_are_finite_at_huge_margins(error_rate: float) -> None:
+    left = torch.tensor([[1e4, -1e4, 1e4, -1e4, 1e4, -1e4]], requires_grad=True)
+    mu = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.5, 0.5])
+    losses = comparison_loss(left, torch.zeros(1, 6), mu, error_rate)
+    (gradient,) = torch.autograd.grad(losses.sum(), left)
+    assert torch.isfinite(losses).all()
+    assert torch.isfinite(gradient).all()
+    if error_rate == 0:  # -log σ(Δ) is 0 where right and |Δ| where wrong; its slope is 0, or 1 towards the right side
+        np.testing.assert_allclose(losses[0].detach(), [0, 1e4, 1e4, 0, 5e3, 5e3], rtol=1e-6)
+        np.testing.assert_allclose(gradient[0], [0, -1, 1, 0, 0.5, -0.5], rtol=1e-6)
+    else:  # somebody who answers at random sometimes can explain anything: no pull at all
+        np.testing.assert_allclose(gradient[0], 0, atol=1e-7)
+
+
+def test_loss_of_nothing_is_nothing() -> None:
+    assert comparison_loss(torch.zeros(3, 0), torch.zeros(3, 0), torch.zeros(0), 0.1).shape == (3, 0)
+
+
+# ---- bagging
+
+
+def test_a_comparison_is_left_out_with_probability_1_over_e_and_counts_1_on_average() -> None:
+    counts = bootstrap_counts(np.arange(1, 40_001), 5, seed=0)
+    for member in counts:
+        # Poisson(1): P(0) = P(1) = 1/e, P(2) = 1/(2e), mean 1, variance 1. Four standard errors at n = 40,000:
+        # 4·√(0.368·0.632/n) = 0.0097 for shares, 4·√(1/n) = 0.02 for the mean, 4·√(3/n) = 0.035 for the variance.
+        for count, share in enumerate([1 / np.e, 1 / np.e, 0.5 / np.e]):
+            assert (member == count).mean() == pytest.approx(share, abs=0.0097)
+        assert member.mean() == pytest.approx(1, abs=0.02)
+        assert member.var() == pytest.approx(1, abs=0.035)
+
+
+def test_a_comparison_keeps_its_side_however_d_is_ordered_and_grows() -> None:
+    ids = np.random.default_rng(0).permutation(5000)[:300].astype(np.int64)
+    all_at_once = bootstrap_counts(ids, 3, seed=4)
+    order = np.random.default_rng(1).permutation(300)
+    np.testing.assert_array_equal(bootstrap_counts(ids[order], 3, seed=4), all_at_once[:, order])
+    np.testing.assert_array_equal(bootstrap_counts(ids[:10], 3, seed=4), all_at_once[:, :10])
+    np.testing.assert_array_equal(bootstrap_counts(ids, 2, seed=4), all_at_once[:2])
+    assert bootstrap_counts(ids[:0], 3, seed=4).shape == (3, 0)
+
+
+def test_members_seeds_and_neighbours_have_unrelated_bootstraps() -> None:
+    ids = np.arange(1, 10_001)
+    rows = [*bootstrap_counts(ids, 3, seed=0), *bootstrap_counts(ids, 3, seed=1), bootstrap_counts(ids + 1, 1, seed=0)[0]]
+    for one, other in itertools.combinations(rows, 2):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.04  # four standard errors: 4/√10,000
+
+
+def test_nothing_is_learned_from_and_validated_on_by_the_same_member(make_segments: MakeSegments) -> None:
+    fitter = _fitter(_compared(make_segments, 200))
+    assert fitter.data is not None
+    table = fitter._tabulated(fitter.data)
+    assert (table.train * table.held_out == 0).all()
+    assert ((table.train > 0) | (table.held_out > 0)).all()
+    assert table.held_out.mean() == pytest.approx(1 / np.e, abs=0.1)
+
+
+# ---- ℓ2
+
+
+def test_l2_goes_up_above_the_band_down_below_and_stays_within() -> None:
+    train = torch.full((5,), 0.4)
+    validation = torch.tensor([1.6, 1.49, 1.3, 1.11, 1.0]) * 0.4
+    moved = adjust_l2(torch.full((5,), 1e-3), train, validation)
+    np.testing.assert_allclose(moved, [1.001e-3, 1e-3, 1e-3, 1e-3, 1e-3 / 1.001], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_l2_looks_at_the_ratio_of_the_losses_and_not_at_their_size(scale: float) -> None:
+    moved = adjust_l2(torch.ones(2), torch.tensor([scale, scale]), torch.tensor([2 * scale, scale]), rate=2.0)
+    np.testing.assert_allclose(moved, [2, 0.5])
+
+
+def test_l2_without_validation_or_training_data_stays() -> None:
+    nan = float("nan")
+    moved = adjust_l2(torch.tensor([1e-3, 2e-3]), torch.tensor([0.5, nan]), torch.tensor([nan, 0.5]))
+    np.testing.assert_allclose(moved, [1e-3, 2e-3])
+
+
+def test_l2_stays_in_the_range_of_numbers() -> None:
+    l2 = torch.tensor([SMALLEST_L2, LARGEST_L2])
+    moved = adjust_l2(l2, torch.tensor([1.0, 1.0]), torch.tensor([1.0, 9.0]))
+    np.testing.assert_allclose(moved, l2)
+
+
+def test_l2_pulls_each_members_weights_by_its_own_coefficient_and_no_bias() -> None:
+    fitter = _fitter(None)
+    fitter.l2 = torch.tensor([0.5, 3.0])
+    for leaf in fitter.ensemble.parameters:
+        leaf.grad = torch.zeros_like(leaf)
+    fitter._add_l2()
+    for weights, biases in zip(*[iter(fitter.ensemble.parameters)] * 2, strict=True):
+        assert weights.grad is not None
+        assert biases.grad is not None
+        # d/dW of l2·|W|² is 2·l2·W: 1·W for the first member, 6·W for the second.
+        np.testing.assert_allclose(weights.grad[0], weights[0].detach(), rtol=1e-6)
+        np.testing.assert_allclose(weights.grad[1], 6 * weights[1].detach(), rtol=1e-6)
+        assert (biases.grad == 0).all()
+
+
+def test_strong_l2_makes_weights_small(make_segments: MakeSegments) -> None:
+    free, pulled = (
+        _fitter(_compared(make_segments, 40), FitConfig(first_steps=200, l2=l2, l2_rate=1.0)) for l2 in (1e-6, 1.0)
+    )
+    assert free.fit()
+    assert pulled.fit()
+    norms = [sum(float((w**2).sum()) for w in _weights(fitter)[::2]) for fitter in (free, pulled)]
+    assert norms[1] < 0.1 * norms[0]
+
+
+def test_on_noisy_answers_l2_moves_the_ratio_towards_the_band(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 60)
+    wrong = np.random.default_rng(0).random(60) < 0.4
+    data = replace(data, mu=np.where(wrong, 1 - data.mu, data.mu))
+    many = FitConfig(first_steps=1000, l2_rate=1.0, learning_rate=3e-3)
+    ensemble = RewardConfig(members=2, width=32)
+    fixed, adaptive = _fitter(data, many, ensemble), _fitter(data, replace(many, l2_rate=1.01), ensemble)
+    fixed.fit()
+    adaptive.fit()
+    before, after = fixed.report()["fit/loss_ratio"], adaptive.report()["fit/loss_ratio"]
+    assert before > 2  # memorised
+    assert after < 1 + 0.6 * (before - 1)
+    assert (adaptive.l2 > 10 * fixed.l2).all()
+
+
+# ---- what a fit finds
+
+
+def test_r_hat_recovers_the_reward_behind_the_answers(make_segments: MakeSegments) -> None:
+    fitter = _fitter(_compared(make_segments, 300), FitConfig(), RewardConfig())
+    fresh = make_segments(300, 6, seed=99)
+    assert abs(_spearman(fitter, fresh)) < 0.7  # not by luck of the draw
+    assert fitter.fit()
+    assert _spearman(fitter, fresh) >= 0.95
+    assert fitter.report()["fit/accuracy"] > 0.85
+
+
+def test_r_hat_recovers_the_reward_where_30_percent_of_the_answers_are_flipped(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 400)
+    wrong = np.random.default_rng(1).random(400) < 0.3
+    fitter = _fitter(replace(data, mu=np.where(wrong, 1 - data.mu, data.mu)), FitConfig(), RewardConfig())
+    fitter.fit()
+    assert _spearman(fitter, make_segments(300, 6, seed=99)) >= 0.8
+
+
+def test_all_ties_teach_that_segments_are_equal(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 100)
+    decided, tied = (
+        _fitter(replace(data, mu=mu), FitConfig(first_steps=300))
+        for mu in (data.mu, np.full(100, 0.5, np.float32))
+    )
+    decided.fit()
+    tied.fit()
+    fresh = make_segments(100, 6, seed=99)
+    spread = [
+        float(f.ensemble.segment_returns(fresh.observations, fresh.actions, fresh.mask()).std(1).mean())
+        for f in (decided, tied)
+    ]
+    assert spread[1] < 0.1 * spread[0]
+    assert tied.report()["fit/train_loss"] == pytest.approx(np.log(2), abs=0.01)
+    assert "fit/accuracy" not in tied.report()  # nothing was decided
+
+
+def test_discrete_actions_are_learned_from(make_segments: MakeSegments) -> None:
+    left, right = make_segments(80, 4, action=(), seed=1), make_segments(80, 4, action=(), seed=2)
+    count = [(side.actions == 2).sum(1) for side in (left, right)]
+    mu = np.where(count[0] == count[1], 0.5, count[0] > count[1]).astype(np.float32)
+    data = Comparisons(np.arange(80), left, right, mu, np.ones(80, np.float32))
+    fitter = Fitter(RewardEnsemble(Inputs((3,), 4, discrete=True)))
+    fitter.data = data
+    fitter.fit()
+    paid = fitter.ensemble.raw(np.zeros((4, 3), np.float32), np.arange(4)).mean(1 - 1)
+    assert int(paid.argmax()) == 2
+
+
+# ---- mechanics
+
+
+def test_one_minibatch_is_a_step_on_the_mean_and_not_on_the_sum(make_segments: MakeSegments) -> None:
+    # Doubling every comparison leaves the mean as it is, and so the gradient; a sum's gradient would double.
+    one = _compared(make_segments, 4)
+    gradients = []
+    for data in (one, one.appended(one)):
+        fitter = _fitter(data, FitConfig(l2=SMALLEST_L2))
+        table = fitter._tabulated(data)
+        fitter._learn(table, torch.arange(len(data)))
+        gradients.append([leaf.grad for leaf in fitter.ensemble.parameters])
+    for single, doubled in zip(*gradients, strict=True):
+        assert single is not None
+        assert doubled is not None
+        np.testing.assert_allclose(single, doubled, rtol=1e-4, atol=1e-7)
+
+
+def test_a_member_learns_the_same_in_any_ensemble(make_segments: MakeSegments) -> None:
+    few, many = (
+        _fitter(_compared(make_segments, 30), ensemble=replace(SMALL, members=members)) for members in (1, 3)
+    )
+    few.fit()
+    many.fit()
+    for a, b in zip(_weights(few), _weights(many), strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=1e-3, atol=1e-5)
+
+
+def test_a_fit_on_nothing_does_nothing(make_segments: MakeSegments) -> None:
+    for data in (None, _compared(make_segments, 3)[np.zeros(0, np.int64)]):
+        fitter = _fitter(data)
+        before = _weights(fitter)
+        assert not fitter.fit()
+        assert fitter.fits == 0
+        for a, b in zip(before, _weights(fitter), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert fitter.report()["fit/comparisons"] == 0
+
+
+@pytest.mark.parametrize("query_id", range(1, 6))  # in some of the bootstraps, and left out of others
+def test_a_fit_on_one_comparison_is_finite(make_segments: MakeSegments, query_id: int) -> None:
+    fitter = _fitter(_compared(make_segments, 1, first=query_id))
+    for _ in range(3):
+        assert fitter.fit()
+    assert all(np.isfinite(leaf).all() for leaf in _weights(fitter))
+    assert all(np.isfinite(value) for value in fitter.report().values())
+
+
+def test_a_comparison_of_weight_0_has_no_influence(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 12)
+    weight = np.ones(12, np.float32)
+    weight[3] = 0
+    other = _compared(make_segments, 12, seed=5)
+    index = np.arange(12)
+    index[3] = 15
+    one, two = _fitter(replace(data, weight=weight)), _fitter(None)
+    mixed = data.appended(other)[index]
+    two.data = replace(mixed, query_ids=data.query_ids, mu=np.where(index == 15, 1 - data.mu, data.mu), weight=weight)
+    assert not np.array_equal(two.data.left.observations, data.left.observations)
+    one.fit()
+    two.fit()
+    assert _same(one, two)
+    assert not _fitter(replace(data, weight=np.zeros(12, np.float32))).fit()
+
+
+def test_weight_2_is_that_comparison_twice(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 6)
+    heavy = replace(data, weight=np.array([2, 1, 1, 1, 1, 1], np.float32))
+    twice = data[np.array([0, 0, 1, 2, 3, 4, 5])]
+    gradients = []
+    for d in (heavy, twice):
+        fitter = _fitter(d)
+        fitter._learn(fitter._tabulated(d), torch.arange(len(d)))
+        gradients.append([leaf.grad for leaf in fitter.ensemble.parameters])
+    for a, b in zip(*gradients, strict=True):
+        assert a is not None
+        assert b is not None
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_padding_of_short_segments_does_not_count(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 16)
+    lengths = np.array([6, 2, 3, 6] * 4)
+    fitters = []
+    for filling in (0.0, 50.0):
+        sides = []
+        for side in (replace(data.left, lengths=lengths), replace(data.right, lengths=lengths[::-1].copy())):
+            padding = side.mask()[..., None] == 0
+            sides.append(
+                replace(
+                    side,
+                    observations=np.where(padding, np.float32(filling), side.observations),
+                    actions=np.where(padding, np.float32(filling), side.actions),
+                )
+            )
+        fitters.append(_fitter(replace(data, left=sides[0], right=sides[1])))
+        fitters[-1].fit()
+    assert _same(*fitters)
+
+
+def test_only_the_first_fit_standardises_the_inputs(make_segments: MakeSegments) -> None:
+    fitter = _fitter(_compared(make_segments, 20))
+    fitter.fit()
+    mean = fitter.ensemble.input_mean.clone()
+    assert (mean != 0).all()
+    moved = _compared(make_segments, 20, seed=3, first=21)
+    moved = replace(moved, left=replace(moved.left, observations=moved.left.observations + 100))
+    assert fitter.absorb(Changes(moved.query_ids, moved, 40))
+    fitter.fit()
+    np.testing.assert_array_equal(fitter.ensemble.input_mean, mean)
+
+
+def test_answers_are_taken_in_as_they_come_and_undone_ones_leave(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 20)
+    fitter = _fitter(None)
+    first, second = data[np.arange(12)], data[np.arange(12, 20)]
+    assert fitter.absorb(Changes(first.query_ids, first, 12))
+    assert fitter.fit()
+    assert not fitter.absorb(Changes(np.zeros(0, np.int64), None, 13))
+    assert fitter.last_event == 13
+    assert fitter.absorb(Changes(second.query_ids, second, 21))
+    assert fitter.fit()
+    assert fitter.data is not None
+    assert fitter.data.query_ids.tolist() == list(range(1, 21))
+    assert fitter.absorb(Changes(np.array([3, 15]), None, 23))
+    assert 3 not in fitter.data.query_ids
+    assert len(fitter.data) == 18
+    assert fitter.report()["fit/comparisons"] == 18
+    assert fitter.absorb(Changes(data.query_ids, None, 50))
+    assert not fitter.fit()
+
+
+def test_a_later_fit_learns_the_answers_that_were_appended(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 320)
+    fitter = _fitter(data[np.arange(20)], FitConfig(), RewardConfig())
+    fresh = make_segments(300, 6, seed=99)
+    fitter.fit()
+    early = _spearman(fitter, fresh)
+    for start in range(20, 320, 75):
+        rest = data[np.arange(start, start + 75)]
+        fitter.absorb(Changes(rest.query_ids, rest, start))
+        fitter.fit()
+    assert _spearman(fitter, fresh) > max(0.9, early)
+
+
+def test_a_fit_repeats_itself_and_another_seed_does_not(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 30)
+    fitters = [_fitter(data, seed=seed) for seed in (1, 1, 2)]
+    for fitter in fitters:
+        fitter.fit()
+    assert _same(fitters[0], fitters[1])
+    assert not _same(fitters[0], fitters[2])
+
+
+@pytest.mark.parametrize("fits", [0, 1, 3])
+def test_saved_and_loaded_a_fitter_goes_on_as_if_uninterrupted(
+    make_segments: MakeSegments, tmp_path: Path, fits: int
+) -> None:
+    data = _compared(make_segments, 30)
+    through = _fitter(data)
+    for _ in range(fits):
+        through.fit()
+    through.last_event = 77
+    through.save(tmp_path)
+    resumed = _fitter(None, seed=0)
+    resumed.load(tmp_path, data)
+    assert (resumed.fits, resumed.last_event) == (fits, 77)
+    for fitter in (through, resumed):
+        fitter.fit()
+        fitter.fit()
+    assert _same(through, resumed)
+    assert through.l2.numpy().tobytes() == resumed.l2.numpy().tobytes()
+    one, other = through.report(), resumed.report()
+    assert {k: v for k, v in one.items() if k != "fit/seconds"} == {
+        k: v for k, v in other.items() if k != "fit/seconds"
+    }
+
+
+def test_changes_before_the_first_answer_leave_d_empty() -> None:
+    assert apply_changes(None, Changes(np.array([1]), None, 1)) is None

@@ -1,0 +1,287 @@
+"""The method as a whole: reproducible, blind to the true reward, and whole again after any death."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+TINY: dict[str, Any] = {
+    "task": "Pendulum-v1",
+    "teacher": "oracle",
+    "labels": 40,
+    "steps": 16_000,
+    "mode": "in_turn",
+    "checkpoint_steps": 4_000,
+}
+QUICK_FIT: dict[str, Any] = {"first_steps": 40, "steps": 10}
+"""The facts here do not depend on how well r̂ is fitted."""
+
+
+def make_run(path: Path, **changes: Any) -> Any:
+    from backflip.fit import FitConfig
+    from backflip.policies.ppo import PPOConfig
+    from backflip.rundir import RunDir
+    from backflip.settings import Settings
+
+    ppo = PPOConfig(environments=8, rollout_steps=64, minibatch=128, epochs=4)
+    return RunDir.create(path, Settings(**{"ppo": ppo, "fit": FitConfig(**QUICK_FIT), **TINY, **changes}).to_dict())
+
+
+def content(run: Any) -> dict[str, Any]:
+    """All that must be equal in two equal runs: every row of the database, and every array of r̂ and policy."""
+    from backflip.files import load_arrays
+
+    found: dict[str, Any] = {}
+    with closing(run.store()) as store, store.engine.connect() as connection:
+        for table in ("segment", "query", "event", "meta"):
+            rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY 1")).all()  # noqa: S608
+            if table == "meta":  # the checkpoint's place in metrics.jsonl depends on how long times print
+                rows = [(row.key, row.value.split()[0] if row.key == "checkpoint" else row.value) for row in rows]
+            found[table] = hashlib.sha256(repr(rows).encode()).hexdigest()
+            found[f"{table} rows"] = len(rows)
+    for kind, file in (("act", "policy"), ("fit", "fitter"), ("fit", "reward"), ("reward", "reward")):
+        newest = run.newest(kind)
+        assert newest is not None
+        arrays, meta = load_arrays(newest.path / f"{file}.safetensors")
+        found[f"{kind}/{file}"] = (
+            newest.number,
+            meta,
+            {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()},
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run that went from its beginning to its end."""
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path_factory.mktemp("whole") / "run")
+    in_turn(run)
+    return run
+
+
+def test_in_turn_with_one_seed_gives_the_same_database_reward_and_policy_twice(whole: Any, tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    again = make_run(tmp_path / "again")
+    in_turn(again)
+    first, second = content(whole), content(again)
+    assert first == second
+    assert first["event rows"] == 40
+
+
+def test_another_seed_gives_another_run(whole: Any, tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    other = make_run(tmp_path / "other", seed=1)
+    in_turn(other)
+    first, second = content(whole), content(other)
+    assert all(first[name] != second[name] for name in ("segment", "act/policy", "reward/reward"))
+
+
+class Killed(Exception):
+    """Stands for a death between two turns; everything since the last checkpoint is lost, as by kill -9."""
+
+
+@pytest.mark.parametrize("turns", [1, 9, 23])
+def test_a_run_that_died_and_resumed_equals_one_that_did_not(whole: Any, tmp_path: Path, turns: int) -> None:
+    from backflip.loop import in_turn
+
+    broken = make_run(tmp_path / "broken")
+    left = [turns]
+
+    def die() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        in_turn(broken, die)
+    in_turn(broken)
+    assert content(broken) == content(whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(whole: Any, tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    broken = make_run(tmp_path / "broken")
+    program = (
+        "import sys; from pathlib import Path; from backflip.loop import in_turn; from backflip.rundir import RunDir;"
+        "in_turn(RunDir.open(Path(sys.argv[1])))"
+    )
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", program, str(broken.path)])
+        before = broken.told("act").get("steps", 0)
+        deadline = time.monotonic() + 60
+        while broken.told("act").get("steps", 0) < min(before + 5_000, 15_000) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    in_turn(broken)
+    assert content(broken) == content(whole)
+
+
+def test_the_policy_is_the_same_when_the_true_reward_is_replaced_by_nan(
+    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers of a run are given again to one whose environments pay NaN: whoever read them would be found out."""
+    from backflip import asking, envs
+    from backflip.loop import in_turn
+    from backflip.preferences import Choice, Preference
+
+    with closing(whole.store()) as store:
+        answers = {(query.left, query.right): given for given, query in store.preferences()}
+
+    class Recorded:
+        name = "oracle"
+
+        def teach(self, store: Any) -> int:
+            queries = store.open_queries()
+            for query in queries:
+                given = answers[query.left, query.right]
+                store.answer(Preference(given.uuid, query.id, Choice(given.choice), given.teacher))
+            return len(queries)
+
+    task = envs.find_task("Pendulum-v1")
+    monkeypatch.setitem(envs.TASKS, "Pendulum-v1", replace(task, has_true_reward=False))
+    monkeypatch.setattr(asking, "make_teacher", lambda run, settings: Recorded())
+    blind = make_run(tmp_path / "blind")
+    in_turn(blind)
+    recent = _recent(blind)
+    assert np.isnan(recent.true_rewards).all()
+    first, second = content(whole), content(blind)
+    for name in ("event", "query", "act/policy", "fit/fitter", "fit/reward", "reward/reward"):
+        assert first[name] == second[name], name
+    assert first["segment"] != second["segment"]
+
+
+def _recent(run: Any) -> Any:
+    with closing(run.store()) as store:
+        return store.recent(100)
+
+
+def test_a_quarter_of_the_labels_is_asked_before_the_policy_learns(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", labels=40, steps=8_000)
+    in_turn(run)
+    with closing(run.store()) as store:
+        asked = [query.policy_steps for _, query in store.preferences()]
+        predicted = [bool(query.p_left) for _, query in store.preferences()]
+    first = [steps for steps, knew in zip(asked, predicted, strict=True) if not knew]
+    assert len(first) == 10
+    assert len(set(first)) == 1
+    assert len(asked) == 40
+
+
+def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip.loop import in_turn
+    from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+    stepped = [0]
+    plain = PendulumEnv.step
+
+    def counted(self: PendulumEnv, action: Any) -> Any:
+        stepped[0] += 1
+        return plain(self, action)
+
+    monkeypatch.setattr(PendulumEnv, "step", counted)
+    run = make_run(tmp_path / "run", steps=6_000)
+    in_turn(run)
+    per_rollout = 8 * 75  # 75 is half of Pendulum's... the longer of rollout and segment
+    told = run.told("act")["steps"]
+    assert stepped[0] == told
+    assert 6_000 <= told < 6_000 + max(per_rollout, 8 * 64)
+
+
+def test_every_fallible_teacher_finishes_a_run(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+    from backflip.teachers.oracle import FALLIBLE
+
+    for teacher in FALLIBLE:
+        run = make_run(tmp_path / teacher, task="CartPole-v1", teacher=teacher, labels=12, steps=2_500)
+        in_turn(run)
+        with closing(run.store()) as store:
+            counts = store.counts()
+        assert counts.labels - counts.incomparable == 12, teacher
+        assert counts.open == 0
+
+
+def test_a_task_with_choices_for_actions_and_early_ends_is_learned_from(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", task="CartPole-v1", labels=20, steps=6_000)
+    in_turn(run)
+    assert run.told("fit")["comparisons"] == 20
+    recent = _recent(run)
+    assert recent.lengths.min() < recent.lengths.max(), "CartPole's first episodes are shorter than a segment"
+
+
+def test_dictionaries_of_observations_are_flattened(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", task="toys:DictPoint-v0", labels=8, steps=2_500)
+    in_turn(run)
+    assert _recent(run).observations.shape[2:] == (3,)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.05)
+
+
+def train_at_once(path: Path) -> "subprocess.Popen[bytes]":
+    program = (
+        "import sys; from pathlib import Path; from backflip.loop import at_once; from backflip.rundir import RunDir\n"
+        "if __name__ == '__main__': at_once(RunDir.open(Path(sys.argv[1])))"
+    )
+    script = path.parent / "train.py"
+    script.write_text(program)
+    return subprocess.Popen([sys.executable, str(script), str(path)], stderr=subprocess.PIPE)
+
+
+def test_at_once_the_three_parts_run_beside_each_other_to_the_end(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", mode="at_once", steps=40_000)
+    process = train_at_once(run.path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert run.told("run")["state"] == "finished"
+    assert run.told("act")["steps"] >= 40_000
+    with closing(run.store(check=True)) as store:
+        assert store.counts().labels >= 30
+    assert run.newest("reward") is not None
+
+
+@pytest.mark.slow
+def test_a_part_that_dies_ends_the_run_and_says_so_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", mode="at_once", steps=60_000)
+    process = train_at_once(run.path)
+    wait_for(lambda: run.newest_number("reward") is not None, 60, "the first r̂")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    parts = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(parts[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert b"killed by SIGKILL" in errors
+    assert run.told("run")["state"] == "failed"
+    wait_for(lambda: not any(Path(f"/proc/{part}").exists() for part in parts), 20, "the other parts to end")
+    process = train_at_once(run.path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()

@@ -1,0 +1,232 @@
+"""Which pairs are asked about, and when."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from backflip.queries import AskConfig, LabelSchedule, pair_probabilities, random_pairs, select_queries
+from backflip.reward import Inputs, RewardConfig, RewardEnsemble
+from backflip.segments import Array, Segments
+
+MakeSegments = Callable[..., Segments]
+MILLION = 1_000_000
+
+
+# ---- when
+
+
+@pytest.mark.parametrize(("total", "due"), [(700, [175, 264, 449, 567, 700]), (1400, [350, 528, 899, 1135, 1400])])
+def test_the_schedule_gives_the_papers_numbers(total: int, due: list[int]) -> None:
+    # 175 + 525·ln(1 + T/2e6)/ln(11): at 1 M 175 + 525·0.4055/2.3979 = 263.8, at 5 M 449.3, at 10 M 567.3.
+    schedule = LabelSchedule(total, 20 * MILLION)
+    assert [schedule.labels(t * MILLION) for t in (0, 1, 5, 10, 20)] == due
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 70, 701])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 1.0])
+@pytest.mark.parametrize("steps", [1, 999, 10 * MILLION])
+def test_the_schedule_never_falls_and_ends_exactly_at_the_total(total: int, fraction: float, steps: int) -> None:
+    schedule = LabelSchedule(total, steps, fraction)
+    due = [schedule.labels(int(t)) for t in np.linspace(0, steps, 500)]
+    assert due[0] == schedule.initial
+    assert due == sorted(due)
+    assert due[-1] == schedule.labels(steps) == schedule.labels(5 * steps) == total
+
+
+def test_the_first_share_is_rounded_up_but_not_by_an_error_of_floats() -> None:
+    assert LabelSchedule(70, 10, 0.1).initial == 7  # 0.1·70 is 7.000000000000001
+    assert LabelSchedule(701, 10, 0.25).initial == 176
+    assert LabelSchedule(1, 10, 0.25).initial == 1
+
+
+@pytest.mark.parametrize(("steps", "half_life"), [(20 * MILLION, 2e6), (50 * MILLION, 5e6), (300_000, 2e6)])
+def test_the_closed_form_is_the_integral_of_the_rate(steps: int, half_life: float) -> None:
+    total = 100_000  # so many that rounding to whole labels does not matter
+    schedule = LabelSchedule(total, steps, half_life=half_life)
+    t = np.linspace(0, steps, 200_001)
+    rate = half_life / (t + half_life)
+    integral = np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) / 2)])
+    expected = schedule.initial + (total - schedule.initial) * integral / integral[-1]
+    for i in range(0, len(t), 20_000):
+        assert schedule.labels(int(t[i])) == pytest.approx(expected[i], abs=1.01)
+
+
+def test_the_rate_has_fallen_to_a_half_after_the_half_life() -> None:
+    schedule = LabelSchedule(10 * MILLION, 20 * MILLION)
+    early = schedule.labels(1000) - schedule.labels(0)
+    late = schedule.labels(2 * MILLION + 1000) - schedule.labels(2 * MILLION)
+    assert late / early == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize(("total", "steps"), [(-1, 10), (10, 0)])
+def test_a_schedule_of_nothing_is_refused(total: int, steps: int) -> None:
+    with pytest.raises(ValueError, match="give both as positive"):
+        LabelSchedule(total, steps)
+
+
+# ---- which
+
+
+def _linear(*coefficients: list[float]) -> RewardEnsemble:
+    """Members that pay the sum of observation times coefficients, and nothing for actions."""
+    ensemble = RewardEnsemble(Inputs((3,), 2, discrete=False), RewardConfig(members=len(coefficients), layers=0))
+    for member, numbers in enumerate(coefficients):
+        ensemble.parameters[0][member] = torch.tensor([*numbers, 0.0, 0.0])[:, None]
+    ensemble.parameters[1].zero_()
+    return ensemble
+
+
+def _showing(make_segments: MakeSegments, values: Array) -> Segments:
+    """Segments of one step that show these observations."""
+    return replace(make_segments(len(values), 1), observations=values[:, None].astype(np.float32))
+
+
+def test_probabilities_are_those_of_each_member(make_segments: MakeSegments) -> None:
+    # Member 0 sees a difference of log 3, so σ = 3/4 and P̂ = 0.9·0.75 + 0.05 = 0.725; member 1 one of -log 3: 0.275.
+    segments = _showing(make_segments, np.array([[np.log(3), 0, 0], [0, 0, 0]]))
+    pairs = np.array([[0, 1], [1, 0]])
+    predicted = pair_probabilities(_linear([1, 0, 0], [-1, 0, 0]), segments, pairs)
+    np.testing.assert_allclose(predicted, [[0.725, 0.275], [0.275, 0.725]], rtol=1e-5)
+
+
+def test_the_pair_that_members_disagree_on_is_chosen(make_segments: MakeSegments) -> None:
+    # Everybody knows column 0 and likes it; about column 1 they are of different minds, and only 4 and 7 differ in it.
+    values = np.zeros((12, 3))
+    values[:, 0] = np.arange(12) * 10
+    values[4], values[7] = [40, 5, 0], [40, -5, 0]
+    ensemble = _linear([1, 1, 0], [1, 0, 0], [1, -1, 0])
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        pairs, predicted, average = select_queries(rng, ensemble, _showing(make_segments, values), 1, AskConfig(oversample=300))
+        assert predicted is not None
+        found += set(pairs[0].tolist()) == {4, 7}
+        assert predicted.var(0)[0] > average
+    assert found == 20
+
+
+def test_disagreement_is_that_about_the_pair_and_not_about_its_segments(make_segments: MakeSegments) -> None:
+    # 0 and 1: members put both at ±100, so that each alone is disputed, but between them all see the same difference.
+    # 2 and 3: nobody disputes a segment by more than 1, but they do not agree on which is better.
+    values = np.array([[100.0, 0, 0], [100, 0, 0], [0, 1, 0], [0, -1, 0]])
+    segments = _showing(make_segments, values)
+    ensemble = _linear([1, 1, 0], [-1, -1, 0])
+    returns = ensemble.segment_returns(segments.observations, segments.actions, segments.mask())
+    assert returns.var(0)[:2].min() > 1000 * returns.var(0)[2:].max()
+    predicted = pair_probabilities(ensemble, segments, np.array([[0, 1], [2, 3]]))
+    assert predicted.var(0)[0] < 1e-9
+    assert predicted.var(0)[1] > 0.1
+
+
+def test_disagreement_is_in_probability_and_not_in_returns(make_segments: MakeSegments) -> None:
+    # Differences of 30 and 90 are a large variance of returns, but all members are as sure as they can be.
+    segments = _showing(make_segments, np.array([[30.0, 0, 0], [0, 0, 0], [0, 1, 0], [0, -1, 0]]))
+    predicted = pair_probabilities(_linear([1, 1, 0], [3, -1, 0]), segments, np.array([[0, 1], [2, 3]]))
+    assert predicted.var(0)[0] < 1e-9 < 0.05 < predicted.var(0)[1]
+
+
+def test_the_variance_selector_beats_the_uniform_one_on_a_case_made_for_it(make_segments: MakeSegments) -> None:
+    values = np.random.default_rng(0).normal(size=(200, 3))
+    values[:, 1] *= np.arange(200) < 20  # one segment in ten is disputed
+    ensemble = _linear([1, 3, 0], [1, -3, 0], [1, 0, 0])
+    chosen = {}
+    for selector in ("variance", "uniform"):
+        _, predicted, average = select_queries(
+            np.random.default_rng(1), ensemble, _showing(make_segments, values), 10, AskConfig(selector=selector)  # type: ignore[arg-type]  # the loop's names are the Literal's
+        )
+        assert predicted is not None
+        chosen[selector] = float(predicted.var(0).mean()) / average
+    assert chosen["variance"] > 3
+    assert chosen["uniform"] < 2
+
+
+def test_ten_times_as_many_candidates_are_looked_at(make_segments: MakeSegments) -> None:
+    values = np.random.default_rng(0).normal(size=(500, 3))
+    ensemble, segments = _linear([1, 3, 0], [1, -3, 0]), _showing(make_segments, values)
+    for oversample in (1, 10):
+        pairs, predicted, average = select_queries(
+            np.random.default_rng(3), ensemble, segments, 7, AskConfig(oversample=oversample)
+        )
+        assert predicted is not None
+        candidates = pair_probabilities(ensemble, segments, random_pairs(np.random.default_rng(3), 500, 7 * oversample))
+        assert average == pytest.approx(float(candidates.var(0).mean()))
+        best = np.sort(candidates.var(0))[::-1][:7]
+        np.testing.assert_allclose(np.sort(predicted.var(0))[::-1], best, rtol=1e-5)  # no segment twice in 140 of 500
+        assert len(pairs) == 7
+
+
+@pytest.mark.parametrize("selector", ["variance", "uniform"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_to_compare_gives_no_pairs(make_segments: MakeSegments, n: int, selector: str) -> None:
+    config = replace(AskConfig(), selector=selector)  # type: ignore[arg-type]  # a Literal as pytest gives it
+    for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
+        pairs, predicted, average = select_queries(np.random.default_rng(0), ensemble, make_segments(n), 5, config)
+        assert (pairs.shape, predicted, average) == ((0, 2), None, 0.0)
+
+
+def test_none_asked_for_gives_none(make_segments: MakeSegments) -> None:
+    pairs, _, _ = select_queries(np.random.default_rng(0), _linear([1, 0, 0]), make_segments(9), 0)
+    assert pairs.shape == (0, 2)
+
+
+def test_two_segments_make_one_pair(make_segments: MakeSegments) -> None:
+    for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
+        pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, make_segments(2), 5)
+        assert pairs.tolist() in ([[0, 1]], [[1, 0]])
+
+
+def test_no_pair_is_chosen_twice_however_few_segments_there_are(make_segments: MakeSegments) -> None:
+    for seed in range(20):
+        pairs, predicted, _ = select_queries(np.random.default_rng(seed), _linear([1, 0, 0], [0, 1, 0]), make_segments(4), 6)
+        unordered = [frozenset(pair) for pair in pairs.tolist()]
+        assert len(set(unordered)) == len(unordered)
+        assert predicted is not None
+        assert predicted.shape == (2, len(pairs))
+
+
+@pytest.mark.parametrize("selector", ["none yet", "uniform", "variance"])
+def test_segments_are_used_once_while_there_are_enough(make_segments: MakeSegments, selector: str) -> None:
+    ensemble = None if selector == "none yet" else _linear([1, 0, 0], [0, 1, 0])
+    config = replace(AskConfig(), selector="variance" if selector == "variance" else "uniform")
+    enough = 100 if selector == "variance" else 40  # uniformly, every segment can be used; the best pairs overlap
+    for seed in range(10):
+        pairs, _, _ = select_queries(np.random.default_rng(seed), ensemble, make_segments(enough), 20, config)
+        assert len(pairs) == 20
+        assert len(np.unique(pairs)) == 40
+
+
+def test_a_pair_passed_over_does_not_block_the_segments_of_the_next(make_segments: MakeSegments) -> None:
+    # Column 0 is what members differ in. Best are (0, 1), then (1, 2) and (0, 3), and then (2, 3): of two queries the
+    # second is (2, 3), although both of its segments were in pairs that were passed over.
+    segments = _showing(make_segments, np.array([[3.0, 0, 0], [-3, 0, 0], [1, 0, 0], [-1, 0, 0]]))
+    pairs, _, _ = select_queries(np.random.default_rng(0), _linear([1, 0, 0], [-1, 0, 0]), segments, 2, AskConfig(oversample=50))
+    assert [sorted(pair) for pair in pairs.tolist()] == [[0, 1], [2, 3]]
+
+
+def test_random_pairs_are_uniform_and_no_side_is_favoured() -> None:
+    rng = np.random.default_rng(0)
+    pairs = np.concatenate([random_pairs(rng, 5, 2) for _ in range(5000)])
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    counts = np.zeros((5, 5))
+    np.add.at(counts, (pairs[:, 0], pairs[:, 1]), 1)
+    # 20 ordered pairs, each with 10,000/20 = 500 ± 4·√(500·0.95) = ±87.
+    assert np.abs(counts[~np.eye(5, dtype=bool)] - 500).max() < 87
+
+
+def test_the_chosen_pairs_favour_no_side(make_segments: MakeSegments) -> None:
+    values = np.random.default_rng(0).normal(size=(100, 3))
+    ensemble, segments = _linear([1, 1, 0], [1, -1, 0]), _showing(make_segments, values)
+    sides = []
+    for seed in range(50):
+        pairs, _, _ = select_queries(np.random.default_rng(seed), ensemble, segments, 20)
+        sides += (values[pairs[:, 0], 0] > values[pairs[:, 1], 0]).tolist()
+    assert np.mean(sides) == pytest.approx(0.5, abs=4 * 0.5 / 1000**0.5)
+
+
+def test_the_same_generator_chooses_the_same(make_segments: MakeSegments) -> None:
+    ensemble, segments = _linear([1, 1, 0], [1, -1, 0]), make_segments(50)
+    one, two = (select_queries(np.random.default_rng(8), ensemble, segments, 9) for _ in range(2))
+    np.testing.assert_array_equal(one[0], two[0])

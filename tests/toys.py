@@ -1,0 +1,31 @@
+"""Environments for tests."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class DictPoint(gym.Env[dict[str, Any], Any]):
+    """A point on a line that should go right; what it sees comes as a dictionary."""
+
+    observation_space = gym.spaces.Dict(
+        {"place": gym.spaces.Box(-9, 9, (1,), np.float32), "more": gym.spaces.Box(-1, 1, (2,), np.float32)}
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    metadata: dict[str, Any] = {"render_fps": 10, "render_modes": []}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.place = np.float32(0)
+        return self._seen(), {}
+
+    def step(self, action: Any) -> Any:
+        self.place = np.clip(self.place + np.float32(0.1) * np.float32(action[0]), -9, 9)
+        return self._seen(), float(action[0]), False, False, {}
+
+    def _seen(self) -> dict[str, Any]:
+        return {"place": np.array([self.place], np.float32), "more": np.zeros(2, np.float32)}
+
+
+gym.register("DictPoint-v0", "toys:DictPoint", max_episode_steps=40)
