@@ -4,7 +4,7 @@
 
 Each row is one run, stopped when the mean of the last 20 episodes reaches the task's bar or the steps are used up.
 Time is processor time, so that other work on the machine does not count. Rows that are in the file already are not
-run again. The last line is a JSON object: for each setting the median processor seconds to the bar over tasks and seeds.
+run again. The last line is a JSON object: each setting's median processor seconds to the bar.
 """
 
 import argparse

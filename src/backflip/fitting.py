@@ -26,12 +26,16 @@ class Fit:
     def step(self) -> bool:
         """Take in new answers and fit; False if there was nothing new."""
         policy_steps = int(self.run.told("act").get("steps", 0))
-        fitted = self.fitter.absorb(self.store.changes(self.fitter.last_event)) and self._enough() and self.fitter.fit()
+        changes = self.store.changes(self.fitter.last_event)
+        fitted = self.fitter.absorb(changes) and self._enough() and self.fitter.fit()
         moved = self.fitter.fits > 0 and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
         if fitted or moved:
             self._publish(policy_steps)
         if fitted:
-            self.run.record(policy_steps, self.fitter.report())
+            values = self.fitter.report()
+            if changes.arrived is not None and self.settings.mode == "at_once":
+                values["fit/answer_to_reward"] = self.store.clock() - changes.arrived
+            self.run.record(policy_steps, values)
         return bool(fitted or moved)
 
     def _enough(self) -> bool:
@@ -55,7 +59,13 @@ class Fit:
         self.version += 1
         with self.run.publishing("reward", self.version, durable=False) as directory:
             self.fitter.ensemble.save(directory / "reward.safetensors")
-        self.run.tell("fit", state="fitting", version=self.version, comparisons=len(self.fitter.data))
+        self.run.tell(
+            "fit",
+            state="fitting",
+            version=self.version,
+            comparisons=len(self.fitter.data),
+            last_event=self.fitter.last_event,
+        )
 
     def save(self, number: int) -> None:
         """A checkpoint."""

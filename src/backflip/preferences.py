@@ -103,6 +103,8 @@ class Changes:
     """The entries that now stand for them; None where there are none."""
     last: int
     """The number of the newest event that this takes into account; ask for changes after it next time."""
+    arrived: float | None = None
+    """When that event arrived, by the store's clock."""
 
 
 def apply_changes(data: Comparisons | None, changes: Changes) -> Comparisons | None:

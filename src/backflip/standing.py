@@ -36,7 +36,8 @@ def changes(c: sa.Connection, after: int) -> Changes:
     Events become visible in the order of their numbers, so everything up to the newest one seen here is one moment of
     the store, whatever is added meanwhile.
     """
-    last: int = c.execute(sa.select(sa.func.max(event.c.seq))).scalar() or 0
+    newest = c.execute(sa.select(event.c.seq, event.c.received_at).order_by(event.c.seq.desc()).limit(1)).first()
+    last, arrived = (0, None) if newest is None else (int(newest.seq), float(newest.received_at))
     newer = sa.select(event.c.query).where(event.c.seq > after, event.c.seq <= last, event.c.kind != SKIP).distinct()
     touched = sorted(c.execute(newer).scalars())
     rows = c.execute(
@@ -55,7 +56,7 @@ def changes(c: sa.Connection, after: int) -> Changes:
             mu=np.array([mu for _, mu in told], np.float32),
             weight=np.ones(len(told), np.float32),
         )
-    return Changes(np.array(touched, np.int64), comparisons, last)
+    return Changes(np.array(touched, np.int64), comparisons, last, arrived)
 
 
 def preferences(c: sa.Connection, newest: int | None) -> list[tuple[Preference, Query]]:
