@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3 import PPO as TheirPPO
+import stable_baselines3 as sb3
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -47,7 +47,7 @@ def ours(config: PPOConfig, seed: int = 0) -> PPO:
 def theirs(config: PPOConfig, seed: int = 0) -> Any:
     """Stable-Baselines3's PPO with the same settings: network, discount, λ, clip, entropy, epochs."""
     vector = DummyVecEnv([lambda: Monitor(gym.make(TASK)) for _ in range(config.environments)])
-    return TheirPPO(
+    return sb3.PPO(
         "MlpPolicy",
         vector,
         learning_rate=config.learning_rate,
@@ -163,8 +163,8 @@ def main() -> None:
             note(f"ours_{name}", our_speed(config, steps))
             note(f"sb3_{name}", their_speed(theirs(config), config, steps // 2))
         note("ours_defaults", our_speed(PPOConfig(), 65_536 // scale))
-        sb3 = TheirPPO("MlpPolicy", DummyVecEnv([lambda: Monitor(gym.make(TASK))]), seed=0, device="cpu")
-        note("sb3_defaults", their_speed(sb3, THEIR_DEFAULTS, 8_192 // scale))
+        plain = sb3.PPO("MlpPolicy", DummyVecEnv([lambda: Monitor(gym.make(TASK))]), seed=0, device="cpu")
+        note("sb3_defaults", their_speed(plain, THEIR_DEFAULTS, 8_192 // scale))
         note("simulator", simulator_speed())
     figures: dict[str, Any] = {name: round(speed) for name, speed in best.items()}
     for name in ("n8_mb64", "n16_mb512", "defaults"):

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, runtime_checkable
 
+ORPHANED = 3
+"""Exit status of a part whose parent has died."""
 LOOK_SECONDS = 0.05
 """How often a waiting process looks whether to stop."""
 GRACE_SECONDS = 20.0
 """How long a process may take to save its state when it is asked to stop."""
 
 LAST_WORDS = 10_000
-"""Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting for ever."""
+"""Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting."""
 
 
 class PartDied(Exception):
@@ -120,14 +122,16 @@ def _guarded(part: Part, arguments: tuple[Any, ...], stop: Any, errors: Connecti
 
 
 class _OrphanStop:
-    """Whether the parent says stop; it also counts as said once the parent is gone: no part outlives its run."""
+    """Whether the parent says stop. Once the parent is gone, the process ends: the run may be another's now."""
 
     def __init__(self, said: Any, parent: int) -> None:
         self._said = said
         self._parent = parent
 
     def is_set(self) -> bool:
-        return bool(self._said.value) or os.getppid() != self._parent
+        if os.getppid() != self._parent:
+            os._exit(ORPHANED)
+        return bool(self._said.value)
 
     def wait(self, timeout: float | None = None) -> bool:
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)

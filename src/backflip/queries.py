@@ -98,7 +98,8 @@ def select_queries(
     """Choose `count` pairs of positions out of `oversample` times as many: those the members disagree on most (§2.2.4).
 
     Disagreement is the variance over members of P̂(left) of the pair. A segment is used once as long as there are
-    enough, a pair is never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates are taken.
+    enough, a pair is never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates
+    are taken.
 
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.

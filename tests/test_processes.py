@@ -1,0 +1,200 @@
+"""Parts in processes of their own: one that dies ends all, loudly; stopping is clean; none outlives its run."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backflip import processes
+from backflip.processes import PartDied, Stop, run_together
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PATIENCE = 30.0
+
+
+# ---- parts, as processes import them
+
+
+def returns(file: Path, stop: Stop) -> None:
+    file.write_text("done")
+
+
+def leads(others: Path, stop: Stop) -> None:
+    """Work until the others are there."""
+    _wait_for(others)
+
+
+def waits(file: Path, stop: Stop) -> None:
+    file.with_suffix(".begun").write_text(str(os.getpid()))
+    while not stop.is_set():
+        stop.wait(0.02)
+    file.write_text("saved")
+
+
+def raises(size: int, stop: Stop) -> None:
+    raise ValueError("broken on purpose" + "x" * size)
+
+
+def raises_when_stopped(file: Path, stop: Stop) -> None:
+    waits(file, stop)
+    raise ValueError("cannot save")
+
+
+def is_killed(stop: Stop) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_deaf(file: Path, stop: Stop) -> None:
+    file.with_suffix(".begun").write_text("")
+    while True:
+        time.sleep(0.1)
+
+
+def is_interrupted(file: Path, stop: Stop) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    file.write_text("still here")
+
+
+def tells_threads(file: Path, stop: Stop) -> None:
+    file.write_text(" ".join(os.environ.get(name, "?") for name in THREADS))
+
+
+def runs(file: Path) -> None:
+    """A whole run of one part, to be killed from outside."""
+    run_together({"one": (waits, (file,))}, leader="one")
+
+
+# ---- and what becomes of them
+
+
+def _wait_for(file: Path) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not file.exists():
+        assert time.monotonic() < give_up, f"{file} never came"
+        time.sleep(0.01)
+
+
+def _running(pid: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_leaders_return_stops_the_others_and_they_save(tmp_path: Path) -> None:
+    looked: list[int] = []
+    other = tmp_path / "other"
+    parts = {"act": (leads, (tmp_path / "other.begun",)), "ask": (waits, (other,))}
+    assert run_together(parts, leader="act", watch=lambda: looked.append(1))
+    assert other.read_text() == "saved"
+    assert looked
+
+
+def test_an_interrupted_run_is_not_finished_and_its_parts_save(tmp_path: Path) -> None:
+    file = tmp_path / "part"
+    assert not run_together({"act": (waits, (file,))}, "act", interrupted=file.with_suffix(".begun").exists)
+    assert file.read_text() == "saved"
+
+
+def test_control_c_is_an_interruption(tmp_path: Path) -> None:
+    file = tmp_path / "part"
+
+    def watch() -> None:
+        if file.with_suffix(".begun").exists():
+            raise KeyboardInterrupt
+
+    assert not run_together({"act": (waits, (file,))}, "act", watch=watch)
+    assert file.read_text() == "saved"
+
+
+def test_an_error_of_who_watches_is_passed_on_after_all_have_saved(tmp_path: Path) -> None:
+    file = tmp_path / "part"
+
+    def watch() -> None:
+        if file.with_suffix(".begun").exists():
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_together({"act": (waits, (file,))}, "act", watch=watch)
+    assert file.read_text() == "saved"
+
+
+@pytest.mark.parametrize("leader", ["act", "fit"])
+def test_a_part_that_raises_ends_the_run_with_its_traceback(tmp_path: Path, leader: str) -> None:
+    other = tmp_path / "other"
+    with pytest.raises(PartDied, match="the part 'fit' failed") as died:
+        run_together({"fit": (raises, (0,)), "act": (waits, (other,))}, leader=leader)
+    assert "ValueError: broken on purpose" in str(died.value)
+    assert 'test_processes.py", line' in str(died.value)
+    assert other.read_text() == "saved"
+
+
+def test_a_traceback_longer_than_a_pipe_holds_is_no_reason_to_wait_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(PartDied, match="the part 'fit' failed") as died:
+        run_together({"fit": (raises, (1_000_000,))}, leader="fit")
+    assert len(str(died.value)) < 20_000
+
+
+def test_a_part_that_is_killed_ends_the_run_and_the_signal_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PartDied, match="the part 'ask' was killed by SIGKILL"):
+        run_together({"act": (waits, (tmp_path / "act",)), "ask": (is_killed, ())}, leader="act")
+
+
+def test_a_part_that_returns_too_early_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(PartDied, match=r"the part 'ask' ended too early \(exit status 0\)"):
+        run_together({"act": (waits, (tmp_path / "act",)), "ask": (returns, (tmp_path / "ask",))}, leader="act")
+    assert (tmp_path / "act").read_text() == "saved"
+
+
+def test_an_error_while_saving_is_an_error_of_the_run(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    parts = {"act": (leads, (other.with_suffix(".begun"),)), "fit": (raises_when_stopped, (other,))}
+    with pytest.raises(PartDied, match=r"(?s)the part 'fit' failed.*cannot save"):
+        run_together(parts, leader="act")
+
+
+def test_a_part_that_does_not_stop_is_killed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3)
+    file = tmp_path / "deaf"
+    with pytest.raises(PartDied, match="the part 'ask' was killed by SIGKILL"):
+        run_together({"act": (leads, (file.with_suffix(".begun"),)), "ask": (is_deaf, (file,))}, leader="act")
+
+
+def test_signals_to_the_whole_group_are_left_to_the_parent(tmp_path: Path) -> None:
+    assert run_together({"act": (is_interrupted, (tmp_path / "act",))}, leader="act")
+    assert (tmp_path / "act").read_text() == "still here"
+
+
+def test_parts_compute_with_one_thread_and_the_parent_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS[0], "7")
+    monkeypatch.delenv(THREADS[1], raising=False)
+    assert run_together({"act": (tells_threads, (tmp_path / "act",))}, leader="act")
+    assert (tmp_path / "act").read_text() == "1 1 1"
+    assert os.environ[THREADS[0]] == "7"
+    assert THREADS[1] not in os.environ
+
+
+def test_parts_save_and_exit_by_themselves_when_their_parent_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "part"
+    parent = multiprocessing.get_context("spawn").Process(target=runs, args=(file,))
+    parent.start()
+    _wait_for(file.with_suffix(".begun"))
+    while not (part := file.with_suffix(".begun").read_text()):
+        time.sleep(0.01)
+    parent.kill()
+    parent.join()
+    _wait_for(file)
+    _until(lambda: not _running(int(part)))
+
+
+def _until(true: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
