@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from backflip.envs import Collector, Task
-from backflip.fit import Fitter
+from backflip.fit import FitConfig, Fitter
 from backflip.policies.ppo import PPO, PPOConfig
 from backflip.preferences import Changes, Choice, Comparisons, Query
 from backflip.queries import LabelSchedule, select_queries
@@ -48,14 +48,14 @@ gym.register("MinimalPoint-v0", Point, max_episode_steps=EPISODE_STEPS)
 TASK = Task("point", "MinimalPoint-v0", question="Which clip gets closer to the place?")
 
 
-def main(seed: int = 0, labels: int = 120, steps: int = 40_000, answer: Oracle | None = None) -> float:
+def main(seed: int = 0, labels: int = 100, steps: int = 32_000, answer: Oracle | None = None) -> float:
     """Train, and return the mean true return of an episode, which nothing here but the oracle has seen before."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     teacher = answer or Oracle()
     ppo = PPOConfig(environments=8, rollout_steps=100, minibatch=200, learning_rate=1e-3, discount=0.95)
     policy = PPO(Collector(TASK, ppo.environments, seed), ppo, seed)
-    fitter = Fitter(RewardEnsemble(Inputs((2,), 2, discrete=False), seed=seed), seed=seed)
+    fitter = Fitter(RewardEnsemble(Inputs((2,), 2, discrete=False), seed=seed), FitConfig(steps=40), seed)
     schedule = LabelSchedule(labels, steps, half_life=steps / 2)
     recent = cut_segments(policy.explore(), SEGMENT_STEPS, policy.steps, rng)
     asked = 0
@@ -75,7 +75,7 @@ def main(seed: int = 0, labels: int = 120, steps: int = 40_000, answer: Oracle |
         rollout = policy.train(lambda rollout: fitter.ensemble.reward(rollout.observations, rollout.actions))
         fresh = cut_segments(rollout, SEGMENT_STEPS, policy.steps, rng, most=40)
         recent = concatenate([recent, fresh])[-RECENT:]
-        if policy.iteration % 10 == 0:
+        if policy.iteration % 5 == 0:
             loss = fitter.report()["fit/train_loss"]
             print(f"{policy.steps:6} steps  {asked:4} labels  loss {loss:.3f}  true return {true_return(rollout):7.2f}")
     policy.collector.close()

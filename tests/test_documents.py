@@ -53,5 +53,6 @@ def test_every_direct_dependency_is_constrained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     names = {re.split(r"[\[<>=;]", one)[0].lower().replace("_", "-") for one in wanted} - {"backflip"}
-    locked = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").open()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     assert names - locked == set()

@@ -52,7 +52,9 @@ def _spearman(fitter: Fitter, segments: Segments) -> float:
     return float(stats.spearmanr(_predicted(fitter, segments), _truth(segments)).statistic)
 
 
-def _fitter(data: Comparisons | None, config: FitConfig = BRIEF, ensemble: RewardConfig = SMALL, seed: int = 0) -> Fitter:
+def _fitter(
+    data: Comparisons | None, config: FitConfig = BRIEF, ensemble: RewardConfig = SMALL, seed: int = 0
+) -> Fitter:
     fitter = Fitter(RewardEnsemble(INPUTS, ensemble, seed), config, seed)
     fitter.data = data
     return fitter
@@ -140,7 +142,11 @@ def test_a_comparison_keeps_its_side_however_d_is_ordered_and_grows() -> None:
 
 def test_members_seeds_and_neighbours_have_unrelated_bootstraps() -> None:
     ids = np.arange(1, 10_001)
-    rows = [*bootstrap_counts(ids, 3, seed=0), *bootstrap_counts(ids, 3, seed=1), bootstrap_counts(ids + 1, 1, seed=0)[0]]
+    rows = [
+        *bootstrap_counts(ids, 3, seed=0),
+        *bootstrap_counts(ids, 3, seed=1),
+        bootstrap_counts(ids + 1, 1, seed=0)[0],
+    ]
     for one, other in itertools.combinations(rows, 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.04  # four standard errors: 4/√10,000
 
@@ -245,8 +251,7 @@ def test_r_hat_recovers_the_reward_where_30_percent_of_the_answers_are_flipped(m
 def test_all_ties_teach_that_segments_are_equal(make_segments: MakeSegments) -> None:
     data = _compared(make_segments, 100)
     decided, tied = (
-        _fitter(replace(data, mu=mu), FitConfig(first_steps=300))
-        for mu in (data.mu, np.full(100, 0.5, np.float32))
+        _fitter(replace(data, mu=mu), FitConfig(first_steps=300)) for mu in (data.mu, np.full(100, 0.5, np.float32))
     )
     decided.fit()
     tied.fit()
@@ -291,9 +296,7 @@ def test_one_minibatch_is_a_step_on_the_mean_and_not_on_the_sum(make_segments: M
 
 
 def test_a_member_learns_the_same_in_any_ensemble(make_segments: MakeSegments) -> None:
-    few, many = (
-        _fitter(_compared(make_segments, 30), ensemble=replace(SMALL, members=members)) for members in (1, 3)
-    )
+    few, many = (_fitter(_compared(make_segments, 30), ensemble=replace(SMALL, members=members)) for members in (1, 3))
     few.fit()
     many.fit()
     # All but the last bias, which cancels between segments of one length: its gradient is rounding only.

@@ -171,7 +171,9 @@ def test_signals_to_the_whole_group_are_left_to_the_parent(tmp_path: Path) -> No
     assert (tmp_path / "act").read_text() == "still here"
 
 
-def test_parts_compute_with_one_thread_and_the_parent_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_compute_with_one_thread_and_the_parent_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(THREADS[0], "7")
     monkeypatch.delenv(THREADS[1], raising=False)
     assert run_together({"act": (tells_threads, (tmp_path / "act",))}, leader="act")

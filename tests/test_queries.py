@@ -101,7 +101,9 @@ def test_the_pair_that_members_disagree_on_is_chosen(make_segments: MakeSegments
     found = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        pairs, predicted, average = select_queries(rng, ensemble, _showing(make_segments, values), 1, AskConfig(oversample=300))
+        pairs, predicted, average = select_queries(
+            rng, ensemble, _showing(make_segments, values), 1, AskConfig(oversample=300)
+        )
         assert predicted is not None
         found += set(pairs[0].tolist()) == {4, 7}
         assert predicted.var(0)[0] > average
@@ -135,7 +137,11 @@ def test_the_variance_selector_beats_the_uniform_one_on_a_case_made_for_it(make_
     chosen = {}
     for selector in ("variance", "uniform"):
         _, predicted, average = select_queries(
-            np.random.default_rng(1), ensemble, _showing(make_segments, values), 10, AskConfig(selector=selector)  # type: ignore[arg-type]  # the loop's names are the Literal's
+            np.random.default_rng(1),
+            ensemble,
+            _showing(make_segments, values),
+            10,
+            AskConfig(selector=selector),
         )
         assert predicted is not None
         chosen[selector] = float(predicted.var(0).mean()) / average
@@ -180,7 +186,9 @@ def test_two_segments_make_one_pair(make_segments: MakeSegments) -> None:
 
 def test_no_pair_is_chosen_twice_however_few_segments_there_are(make_segments: MakeSegments) -> None:
     for seed in range(20):
-        pairs, predicted, _ = select_queries(np.random.default_rng(seed), _linear([1, 0, 0], [0, 1, 0]), make_segments(4), 6)
+        pairs, predicted, _ = select_queries(
+            np.random.default_rng(seed), _linear([1, 0, 0], [0, 1, 0]), make_segments(4), 6
+        )
         unordered = [frozenset(pair) for pair in pairs.tolist()]
         assert len(set(unordered)) == len(unordered)
         assert predicted is not None
@@ -202,7 +210,9 @@ def test_a_pair_passed_over_does_not_block_the_segments_of_the_next(make_segment
     # Column 0 is what members differ in. Best are (0, 1), then (1, 2) and (0, 3), and then (2, 3): of two queries the
     # second is (2, 3), although both of its segments were in pairs that were passed over.
     segments = _showing(make_segments, np.array([[3.0, 0, 0], [-3, 0, 0], [1, 0, 0], [-1, 0, 0]]))
-    pairs, _, _ = select_queries(np.random.default_rng(0), _linear([1, 0, 0], [-1, 0, 0]), segments, 2, AskConfig(oversample=50))
+    pairs, _, _ = select_queries(
+        np.random.default_rng(0), _linear([1, 0, 0], [-1, 0, 0]), segments, 2, AskConfig(oversample=50)
+    )
     assert [sorted(pair) for pair in pairs.tolist()] == [[0, 1], [2, 3]]
 
 

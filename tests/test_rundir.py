@@ -106,8 +106,18 @@ def test_what_is_not_a_run_is_not_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", "{}", '{"format": 1}', '{"format": 1, "settings": {}}', '{"format": 1, "settings": 3}']
-    + ['{"format": "one", "settings": {"seed": 0}}', "\udcff"],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 1}',
+        '{"format": 1, "settings": {}}',
+        '{"format": 1, "settings": 3}',
+        '{"format": "one", "settings": {"seed": 0}}',
+        "\udcff",
+    ],
 )
 def test_a_damaged_run_is_refused_in_words(run: RunDir, content: str) -> None:
     (run.path / "run.json").write_bytes(content.encode(errors="surrogateescape"))
@@ -144,9 +154,14 @@ def test_what_is_published_is_there_whole_and_before_that_nothing_is(run: RunDir
 
 def test_a_publication_that_fails_leaves_nothing(run: RunDir) -> None:
     _publish(run, "act", 1)
-    with pytest.raises(ZeroDivisionError), run.publishing("act", 2) as directory:
-        (directory / "a").write_text("2")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with run.publishing("act", 2) as directory:
+            (directory / "a").write_text("2")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert _newest(run) == 1
     assert _numbers(run, "act") == ["000001"]
 
@@ -182,7 +197,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: RunDir, file: str
         victim.write_bytes(content[:-1] if damage == "short" else content[:-2] + b"\xff" + content[-1:])
     assert _newest(run) == 1
     assert run.newest("act", exactly=1) is not None
-    with pytest.raises(RunError, match="checkpoint 2 in .*act is not whole"):
+    with pytest.raises(RunError, match=r"checkpoint 2 in .*act is not whole"):
         run.newest("act", exactly=2)
 
 
@@ -195,7 +210,7 @@ def test_where_all_are_damaged_it_says_so(run: RunDir) -> None:
 
 
 def test_a_checkpoint_that_has_to_be_there_is_not_taken_for_a_fresh_start(run: RunDir) -> None:
-    with pytest.raises(RunError, match="checkpoint 4 in .*act is not whole"):
+    with pytest.raises(RunError, match=r"checkpoint 4 in .*act is not whole"):
         run.newest("act", exactly=4)
 
 

@@ -1,7 +1,7 @@
 """Settings of a run: they come back as they went, and what cannot be is refused."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,11 +88,3 @@ def test_environments_begin_from_seeds_that_differ_by_run_and_checkpoint() -> No
     seeds = {reset_seed(seed, iteration) for seed in range(30) for iteration in range(300)}
     assert len(seeds) > 0.999 * 30 * 300
     assert all(0 <= seed < 2**31 for seed in seeds)
-
-
-def test_every_setting_is_explained() -> None:
-    import inspect
-
-    for part in (FitConfig, AskConfig, RewardConfig):
-        text = inspect.getsource(part)
-        assert text.count('"""') // 2 >= len(fields(part)), part

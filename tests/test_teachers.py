@@ -31,19 +31,20 @@ def _paid(make_segments: MakeSegments, rewards: list[list[float]]) -> Segments:
 
 def _choices(oracle: Oracle, left: list[float], right: list[float], margin: float = 0.0, n: int = 1) -> list[Choice]:
     """What an oracle says of the same pair of reward sequences in n queries, numbered from 1."""
-    sides = [
-        Segments(
+
+    def side(rewards: list[float]) -> Segments:
+        k = len(rewards)
+        return Segments(
             ids=np.zeros(n, np.int64),
-            observations=np.zeros((n, len(rewards), 1), np.float32),
-            actions=np.zeros((n, len(rewards), 1), np.float32),
+            observations=np.zeros((n, k, 1), np.float32),
+            actions=np.zeros((n, k, 1), np.float32),
             true_rewards=np.tile(np.array(rewards, np.float32), (n, 1)),
-            states=np.zeros((n, len(rewards), 0), np.float32),
+            states=np.zeros((n, k, 0), np.float32),
             policy_steps=np.zeros(n, np.int64),
-            lengths=np.full(n, len(rewards)),
+            lengths=np.full(n, k),
         )
-        for rewards in (left, right)
-    ]
-    return oracle.choices([Query(i + 1, 1, 2) for i in range(n)], *sides, margin)
+
+    return oracle.choices([Query(i + 1, 1, 2) for i in range(n)], side(left), side(right), margin)
 
 
 def _share(choices: list[Choice], choice: Choice) -> float:
@@ -151,7 +152,7 @@ def test_without_a_positive_mean_return_nothing_is_skipped_and_only_ties_are_equ
 def _b_pref(
     rewards: tuple[Array, Array], beta: float, gamma: float, flips: bool, skip: float, equal: float
 ) -> Choice | None:
-    """B-Pref's order, step for step (reward_model.py, get_label): skip, then ties marked, γ, β or not, flip, ties set."""
+    """B-Pref's order, step for step (reward_model.py, get_label): skip, mark ties, γ, β or not, flip, set ties."""
     sums = [r.sum() for r in rewards]
     if skip > 0 and not max(sums) > skip:
         return INCOMPARABLE
@@ -232,7 +233,9 @@ def test_an_answer_that_was_taken_back_is_not_counted_as_given_again(kept: str, 
         assert Oracle().teach(store) == 0
 
 
-def test_answers_depend_on_the_query_and_not_on_when_it_is_answered(tmp_path: Path, make_segments: MakeSegments) -> None:
+def test_answers_depend_on_the_query_and_not_on_when_it_is_answered(
+    tmp_path: Path, make_segments: MakeSegments
+) -> None:
     given = []
     for run, batches in enumerate([(40,), (2, 10, 28)]):
         with closing(Store(tmp_path / f"{run}.db")) as store:
@@ -255,7 +258,7 @@ def test_another_seed_gives_other_answers() -> None:
 
 def test_thresholds_are_shares_of_the_recent_mean_return(kept: str, make_segments: MakeSegments) -> None:
     with closing(Store(kept)) as store:
-        # Segments of 2 steps. The mean return is (0.4 + 0.6 + 40 + 40)/4 = 20.25, a tenth of it 2.025, its hundredth 0.2.
+        # Segments of 2 steps. The mean return is (0.4 + 0.6 + 40 + 40)/4 = 20.25: a tenth is 2.025, a hundredth 0.2.
         _ask(store, _paid(make_segments, [[0.2, 0.2], [0.3, 0.3], [20, 20], [19, 21.0]]))
         Oracle(FALLIBLE["skip"], name="skip").teach(store)
         assert [answer.choice for answer, _ in store.preferences()] == [INCOMPARABLE, EQUAL]

@@ -82,10 +82,11 @@ def test_sixty_queries_are_answered_in_a_browser_while_the_policy_trains(chromiu
             run = RunDir.open(path)
             with closing(run.store()) as store:
                 for number in range(QUERIES):
-                    _answer(page, store, number)
                     if number == QUERIES // 2 and PICTURES:
-                        page.wait_for_timeout(700)
+                        page.wait_for_selector('body[data-state="showing"]', timeout=LONGEST_WAIT * 1000)
+                        page.wait_for_timeout(900)
                         page.screenshot(path=f"{PICTURES}/label.png")
+                    _answer(page, store, number)
             watching = browser.new_page(viewport={"width": 1280, "height": 1000})
             watching.goto(link.split("?")[0].replace("/label", "/run") + "?" + link.split("?")[1])
             watching.wait_for_timeout(3000)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from backflip.envs import Collector, find_task
+from backflip.envs.collect import has_simulator_state
 from backflip.envs.episodes import Episodes
 from backflip.envs.facts import facts
 from backflip.policies.ppo import PPO
@@ -17,6 +18,8 @@ from backflip.store import Store
 
 FILMED = 4
 """Environments whose behaviour can be drawn for people."""
+FILM_SECONDS = 2.0
+"""Where every step has to be filmed as it happens, which is slow, only one rollout in so many seconds is."""
 
 
 class Act:
@@ -32,6 +35,8 @@ class Act:
         self.reward = Published(run)
         self._recorded = (0, time.perf_counter())
         self._pace = 0.0
+        self._films_as_it_happens = settings.asks_people and not has_simulator_state(collector.task)
+        self._filmed_at = -FILM_SECONDS
 
     @property
     def done(self) -> bool:
@@ -51,10 +56,17 @@ class Act:
                 return False
             rollout = self.policy.explore()
         else:
+            self._film_now_and_then()
             rollout = self.policy.train(self._pay)
         self._show(rollout)
         self._measure(rollout)
         return True
+
+    def _film_now_and_then(self) -> None:
+        if self._films_as_it_happens:
+            due = time.monotonic() - self._filmed_at >= FILM_SECONDS
+            self.policy.collector.filmed = FILMED if due else 0
+            self._filmed_at = time.monotonic() if due else self._filmed_at
 
     def _pay(self, rollout: Rollout) -> Array:
         """r̂ of every step of a rollout, in one call; the only reward that the policy ever sees."""

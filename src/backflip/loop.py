@@ -19,7 +19,7 @@ import torch
 from backflip.acting import Act
 from backflip.asking import Ask
 from backflip.fitting import Fit
-from backflip.processes import Part, Stop, run_together
+from backflip.processes import Part, PartDied, Stop, run_together
 from backflip.rundir import RunDir
 from backflip.settings import Settings
 from backflip.store import Store
@@ -93,7 +93,7 @@ def at_once(
         run.tell("run", state="running")
         try:
             finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
-        except BaseException as error:
+        except PartDied as error:
             run.tell("run", state="failed", message=str(error).strip().splitlines()[-1])
             raise
         run.tell("run", state="finished" if finished else "stopped")

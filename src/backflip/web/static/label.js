@@ -246,7 +246,9 @@ class Page {
   drawNews() {
     const { settings, now } = this.news;
     setText($("task"), settings.task);
-    setText($("question"), settings.question || "Which clip is better?");
+    const [, question, criteria] = /^(.*?[?.])\s+(.+)$/s.exec(settings.question) ?? [null, settings.question, ""];
+    setText($("question"), question || "Which clip is better?");
+    setText($("criteria"), criteria);
     document.title = settings.task ? `${settings.task} · backflip` : "backflip";
     const [line, kind] = policyLine(now);
     setText($("policy"), line);

@@ -166,12 +166,13 @@ class Page {
   }
 
   drawPolicy({ act, time, run }, settings) {
-    const total = act.total_steps ?? settings.steps;
+    // Where people teach, they end the run; the number of steps is a mere bound, with nothing to be read from it.
+    const total = settings.teacher === "people" ? null : (act.total_steps ?? settings.steps);
     setText("steps", isNumber(act.steps) ? `${amount(act.steps)}` : "–");
-    setText("steps-more", isNumber(total) ? `of ${amount(total)} steps` : isNumber(act.steps) ? "steps" : "not started yet");
+    setText("steps-more", isNumber(total) ? `of ${amount(total)} steps` : isNumber(act.steps) ? "steps so far" : "not started yet");
     $("steps-meter").style.transform = `scaleX(${isNumber(total) && total > 0 ? Math.min(1, (act.steps ?? 0) / total) : 0})`;
     setText("speed", isNumber(act.steps_per_second) ? `${amount(act.steps_per_second)}/s` : "–");
-    const left = (total - act.steps) / act.steps_per_second;
+    const left = isNumber(total) ? (total - act.steps) / act.steps_per_second : null;
     const going = !OVER.includes(run.state) && isNumber(left) && left > 0 && time - act.time < QUIET_SECONDS;
     setText("left-time", going ? `${duration(left)} left` : OVER.includes(run.state) ? "over" : "steps");
   }
