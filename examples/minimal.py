@@ -44,7 +44,7 @@ class Point(gym.Env[np.ndarray, np.ndarray]):
         return self.place.astype(np.float32), -float(np.linalg.norm(self.place - GOAL)), False, False, {}
 
 
-gym.register("MinimalPoint-v0", Point, max_episode_steps=EPISODE_STEPS)
+gym.register("MinimalPoint-v0", lambda **_: Point(), max_episode_steps=EPISODE_STEPS)
 TASK = Task("point", "MinimalPoint-v0", question="Which clip gets closer to the place?")
 
 

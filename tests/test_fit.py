@@ -205,7 +205,7 @@ def test_l2_pulls_each_members_weights_by_its_own_coefficient_and_no_bias() -> N
 
 def test_strong_l2_makes_weights_small(make_segments: MakeSegments) -> None:
     free, pulled = (
-        _fitter(_compared(make_segments, 40), FitConfig(first_steps=500, l2=l2, l2_rate=1.0)) for l2 in (1e-6, 1.0)
+        _fitter(_compared(make_segments, 40), FitConfig(first_steps=400, l2=l2, l2_rate=1.0)) for l2 in (1e-6, 1.0)
     )
     assert free.fit()
     assert pulled.fit()
@@ -217,9 +217,9 @@ def test_on_noisy_answers_l2_moves_the_ratio_towards_the_band(make_segments: Mak
     data = _compared(make_segments, 60)
     wrong = np.random.default_rng(0).random(60) < 0.4
     data = replace(data, mu=np.where(wrong, 1 - data.mu, data.mu))
-    many = FitConfig(first_steps=1000, l2_rate=1.0, learning_rate=3e-3)
+    many = FitConfig(first_steps=600, l2_rate=1.0, learning_rate=3e-3)
     ensemble = RewardConfig(members=2, width=32)
-    fixed, adaptive = _fitter(data, many, ensemble), _fitter(data, replace(many, l2_rate=1.01), ensemble)
+    fixed, adaptive = _fitter(data, many, ensemble), _fitter(data, replace(many, l2_rate=1.015), ensemble)
     fixed.fit()
     adaptive.fit()
     before, after = fixed.report()["fit/loss_ratio"], adaptive.report()["fit/loss_ratio"]

@@ -45,7 +45,7 @@ def content(run: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with closing(run.store()) as store, store.engine.connect() as connection:
         for table in ("segment", "query", "event", "meta"):
-            rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY 1")).all()  # noqa: S608
+            rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY 1")).all()
             if table == "meta":  # the checkpoint's place in metrics.jsonl depends on how long times print
                 rows = [(row.key, row.value.split()[0] if row.key == "checkpoint" else row.value) for row in rows]
             found[table] = hashlib.sha256(repr(rows).encode()).hexdigest()
@@ -190,8 +190,9 @@ def test_a_quarter_of_the_labels_is_asked_before_the_policy_learns(tmp_path: Pat
 def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backflip.loop import in_turn
     from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+    from backflip.loop import in_turn
 
     stepped = [0]
     plain = PendulumEnv.step

@@ -182,17 +182,38 @@ def test_parts_compute_with_one_thread_and_the_parent_as_before(
     assert THREADS[1] not in os.environ
 
 
-def test_parts_save_and_exit_by_themselves_when_their_parent_is_killed(tmp_path: Path) -> None:
+def test_a_part_that_is_killed_while_it_waits_does_not_keep_the_others_from_stopping(tmp_path: Path) -> None:
+    victim, other = tmp_path / "victim", tmp_path / "other"
+    killed: list[int] = []
+
+    def watch() -> None:
+        if not killed and _begun(victim) and _begun(other):
+            killed.append(_begun(victim))
+            os.kill(killed[0], signal.SIGKILL)
+
+    started = time.monotonic()
+    with pytest.raises(PartDied, match="the part 'ask' was killed by SIGKILL"):
+        run_together({"act": (waits, (other,)), "ask": (waits, (victim,))}, leader="act", watch=watch)
+    assert other.read_text() == "saved"
+    assert time.monotonic() - started < processes.GRACE_SECONDS
+
+
+def test_parts_end_by_themselves_and_write_no_more_when_their_parent_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "part"
     parent = multiprocessing.get_context("spawn").Process(target=runs, args=(file,))
     parent.start()
-    _wait_for(file.with_suffix(".begun"))
-    while not (part := file.with_suffix(".begun").read_text()):
-        time.sleep(0.01)
+    _until(lambda: _begun(file) > 0)
+    assert _running(_begun(file))
     parent.kill()
     parent.join()
-    _wait_for(file)
-    _until(lambda: not _running(int(part)))
+    _until(lambda: not _running(_begun(file)))
+    assert not file.exists()  # the run may be another's by now
+
+
+def _begun(file: Path) -> int:
+    """The process that `waits` runs in, once it does; else 0."""
+    begun = file.with_suffix(".begun")
+    return int(begun.read_text() or 0) if begun.exists() else 0
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -1,7 +1,6 @@
 """The command line: parse, then one call each.
 
-What a command needs is imported when it runs: a list of tasks should not wait for PyTorch, nor should the page, whose
-process begins by importing this file.
+What a command needs is imported when it runs: neither a list of tasks nor the page should have to wait for PyTorch.
 """
 
 import os
@@ -11,7 +10,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from json import dumps as to_json
 from pathlib import Path
@@ -149,7 +148,8 @@ def resume(run: Run, port: Annotated[int | None, Number] = None, browser: bool =
     """
     directory = RunDir.open(run)
     settings = _settings(directory)
-    _go_on(directory, settings, _listening(settings, port), browser)
+    with _listening(settings, port) as listening:
+        _go_on(directory, settings, listening, browser)
 
 
 def serve_run(
@@ -168,10 +168,9 @@ def serve_run(
 
     directory = RunDir.open(run)
     directory.store(check=True).close()
-    listening = bind(host, port, allow_remote)
-    token = run_token(directory)
-    out.print(f"label: {link(listening, token, '/label')}\nwatch: {link(listening, token, '/run')}", soft_wrap=True)
-    with _ending() as ended:
+    with bind(host, port, allow_remote) as listening, _ending() as ended:
+        token = run_token(directory)
+        out.print(f"label: {link(listening, token, '/label')}\nwatch: {link(listening, token, '/run')}", soft_wrap=True)
         serve(run, listening, token, ended.is_set)
 
 
@@ -255,13 +254,13 @@ def doctor(database: Annotated[str | None, tyro.conf.arg(metavar="URL", help_beh
 def _train(settings: "Settings", path: Path | None, port: int | None, browser: bool) -> None:
     from backflip.api import start
 
-    listening = _listening(settings, port)  # first: where the port is taken, nothing should have been written
-    with _usable():
-        run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
-    _go_on(run, settings, listening, browser)
+    with _listening(settings, port) as listening:  # first: where the port is taken, nothing should have been written
+        with _usable():
+            run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
+        _go_on(run, settings, listening, browser)
 
 
-def _listening(settings: "Settings", port: int | None) -> "socket.socket | None":
+def _listening(settings: "Settings", port: int | None) -> "AbstractContextManager[socket.socket | None]":
     """Where the page of a run will be; a run in turn has none."""
     from backflip.web.server import bind
 
@@ -269,7 +268,7 @@ def _listening(settings: "Settings", port: int | None) -> "socket.socket | None"
         return bind(port=port)
     if port is not None:
         raise Unusable("--port is for runs with a page; this one goes in turn and has none: add --mode at_once")
-    return None
+    return nullcontext()
 
 
 def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None", browser: bool) -> None:
@@ -348,7 +347,8 @@ def _settings(run: RunDir) -> "Settings":
     try:
         return Settings.from_dict(run.settings)
     except (TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({reason}); restore a copy") from error
 
 
 @contextmanager

@@ -153,8 +153,7 @@ class RewardEnsemble:
         self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
     ) -> Float32[np.ndarray, "*lead"]:
         """r̂ for steps with any leading axes: the mean of the normalised members (§2.2.3)."""
-        mean: Float32[np.ndarray, "*lead"] = self.member_rewards(observations, actions).mean(0)
-        return mean
+        return np.asarray(self.member_rewards(observations, actions).mean(0))  # of one step, mean gives a number
 
     def segment_returns(
         self,

@@ -1,0 +1,128 @@
+"""What other programs call."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TINY: dict[str, Any] = {"teacher": "oracle", "labels": 12, "steps": 5_000}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import backflip
+
+    return backflip.train("Pendulum-v1", **TINY, run=tmp_path_factory.mktemp("api") / "run")
+
+
+def test_training_gives_the_run_directory_with_a_policy_a_reward_and_measurements(run: Path) -> None:
+    from backflip.rundir import RunDir
+
+    directory = RunDir.open(run)
+    assert directory.newest("act")
+    assert directory.newest("fit")
+    assert directory.newest("reward")
+    assert directory.told("run")["state"] == "finished"
+    assert directory.told("act")["steps"] >= TINY["steps"]
+    names = {line["name"] for line in directory.metrics()[0]}
+    assert {"act/true_return", "ask/labels", "fit/train_loss"} <= names
+
+
+def test_the_budget_of_labels_is_spent_and_not_exceeded(run: Path) -> None:
+    from backflip.rundir import RunDir
+
+    store = RunDir.open(run).store()
+    assert store.counts().labels == TINY["labels"]
+    store.close()
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (7,), (4, 3), (2, 1, 5)], ids=str)
+def test_a_loaded_reward_takes_any_leading_shape(run: Path, lead: tuple[int, ...]) -> None:
+    import backflip
+
+    reward = backflip.load_reward(run)
+    rng = np.random.default_rng(0)
+    observations, actions = rng.normal(size=(*lead, 3)).astype("f4"), rng.normal(size=(*lead, 1)).astype("f4")
+    found = reward(observations, actions)
+    assert found.shape == lead
+    assert found.dtype == np.float32
+    flat = reward(observations.reshape(-1, 3), actions.reshape(-1, 1))
+    np.testing.assert_allclose(np.ravel(found), flat, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loaded_reward_takes_double_precision(run: Path) -> None:
+    import backflip
+
+    assert np.isfinite(backflip.load_reward(run)(np.zeros((2, 3)), np.zeros((2, 1)))).all()
+
+
+def test_a_loaded_reward_is_the_newest_one_and_may_be_named_by_a_string(run: Path) -> None:
+    import backflip
+    from backflip.reward import RewardEnsemble
+    from backflip.rundir import RunDir
+
+    newest = RunDir.open(run).newest("reward")
+    assert newest
+    saved = RewardEnsemble.load(newest.path / "reward.safetensors")
+    observations, actions = np.ones((4, 3), np.float32), np.zeros((4, 1), np.float32)
+    np.testing.assert_array_equal(
+        backflip.load_reward(str(run))(observations, actions), saved.reward(observations, actions)
+    )
+
+
+def test_whoever_watches_is_called_with_the_run(tmp_path: Path) -> None:
+    import backflip
+
+    seen: list[Any] = []
+    path = backflip.train("Pendulum-v1", **{**TINY, "steps": 1}, run=tmp_path / "run", watch=seen.append)
+    assert seen
+    assert {watched.path for watched in seen} == {path}
+
+
+def test_any_setting_can_be_given(tmp_path: Path) -> None:
+    import backflip
+    from backflip.fit import FitConfig
+    from backflip.rundir import RunDir
+
+    fit = FitConfig(first_steps=3, steps=2)
+    path = backflip.train("Pendulum-v1", **{**TINY, "steps": 1}, run=tmp_path / "run", fit=fit, segment_steps=7)
+    settings = RunDir.open(path).settings
+    assert settings["fit"]["first_steps"] == 3
+    assert settings["segment_steps"] == 7
+
+
+def test_an_oracle_is_refused_where_there_is_no_true_reward(tmp_path: Path) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match=r"hopper-backflip has no reward .*; it is taught by people: --teacher people"):
+        backflip.train("hopper-backflip", **TINY, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_reward_yet_says_so(tmp_path: Path) -> None:
+    import backflip
+    from backflip.api import start
+    from backflip.rundir import RunError
+    from backflip.settings import Settings
+
+    directory = start(Settings(task="Pendulum-v1", teacher="oracle", mode="in_turn"), tmp_path / "run")
+    with pytest.raises(RunError, match="has no reward yet; it needs some answers first"):
+        backflip.load_reward(directory.path)
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
+    import backflip
+
+    with pytest.raises(AttributeError, match="no attribute 'retrain'"):
+        _ = backflip.retrain
+
+
+@pytest.mark.parametrize("module", ["backflip", "backflip.cli", "backflip.web.server"])
+def test_importing_needs_neither_torch_nor_gymnasium(module: str) -> None:
+    program = f"import sys, {module}; sys.exit(', '.join({{'torch', 'gymnasium', 'mujoco'}} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == 0

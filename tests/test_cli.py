@@ -1,0 +1,414 @@
+"""The command line: what it says and how it ends, most of all when something is wrong."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--teacher", "oracle", "--labels", "12", "--steps", "3000"]
+Refused = Callable[..., str]
+
+
+def call(*arguments: object) -> None:
+    from backflip.cli import main
+
+    main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests must not change it."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    call("train", "Pendulum-v1", *TINY, "--run", path)
+    return path
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A run that was made and has not begun."""
+    from backflip.api import start
+    from backflip.settings import Settings
+
+    return start(Settings(task="Pendulum-v1", teacher="oracle", mode="in_turn"), tmp_path / "untrained").path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """refused(arguments...) sees that it ends with status 2 and without a new run, and gives the one sentence."""
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*arguments: object) -> str:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(SystemExit) as ended:
+            call(*arguments)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2, said
+        assert "Traceback" not in said
+        assert sorted(tmp_path.iterdir()) == before
+        return said
+
+    return refused
+
+
+def sentence(said: str) -> str:
+    assert said.startswith("backflip: ")
+    assert said.count("\n") == 1
+    return said.removeprefix("backflip: ").rstrip()
+
+
+# ---- what people can mend
+
+
+def test_a_task_must_be_named(refused: Refused) -> None:
+    assert sentence(refused("train")).startswith("which task? Say one of `backflip tasks`")
+
+
+def test_a_wrong_task_is_answered_with_what_is_near(refused: Refused) -> None:
+    said = sentence(refused("train", "chetah", *TINY))
+    assert "no task or Gymnasium environment is called 'chetah'; did you mean cheetah" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--labels", "0", "labels is 0 and steps is"),
+        ("--steps", "-5", "steps is -5; both must be at least 1"),
+        ("--seed", "-1", "seed is -1; it must not be negative"),
+        ("--segment-steps", "0", "segment_steps is 0; a segment has at least one step"),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(refused: Refused, option: str, value: str, why: str) -> None:
+    assert why in sentence(refused("train", "Pendulum-v1", option, value))
+
+
+def test_the_demo_needs_a_step_too(refused: Refused) -> None:
+    assert "steps is 0" in sentence(refused("demo", "--steps", "0"))
+
+
+def test_what_is_no_number_is_refused(refused: Refused) -> None:
+    said = refused("train", "Pendulum-v1", "--labels", "many")
+    assert "--labels" in said
+    assert "many" in said
+
+
+def test_a_wrong_teacher_is_answered_with_the_right_ones(refused: Refused) -> None:
+    said = refused("train", "Pendulum-v1", "--teacher", "parrot")
+    assert "parrot" in said
+    assert "oracle" in said
+
+
+def test_an_oracle_cannot_teach_what_has_no_reward(refused: Refused) -> None:
+    said = sentence(refused("train", "hopper-backflip", *TINY))
+    assert said == "hopper-backflip has no reward that an oracle could read; it is taught by people: --teacher people"
+
+
+def test_people_cannot_teach_in_turn(refused: Refused) -> None:
+    assert "people cannot answer in turn" in sentence(refused("train", "Pendulum-v1", "--mode", "in_turn"))
+
+
+def test_a_run_in_turn_has_no_page_and_no_port(refused: Refused) -> None:
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--port", "9000"))
+    assert said == "--port is for runs with a page; this one goes in turn and has none: add --mode at_once"
+
+
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    said = sentence(refused("train", "hopper", *TINY))
+    assert said == "hopper needs a package that is not installed; to get it: pip install 'backflip[mujoco]'"
+
+
+def test_a_package_missing_for_drawing_is_named_before_anything_begins(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    said = sentence(refused("train", "Pendulum-v1"))
+    assert said.startswith("Pendulum-v1 cannot be drawn: pygame is not installed")
+    assert "pip install" in said
+
+
+def test_a_busy_port_is_named_and_leaves_no_run_behind(refused: Refused) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = sentence(refused("train", "Pendulum-v1", "--port", port, "--run", "mine"))
+    assert f"port {port} of 127.0.0.1 is taken" in said
+    assert "choose another --port" in said
+
+
+def test_a_run_directory_is_not_written_over(refused: Refused, trained: Path) -> None:
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--run", trained))
+    assert "exists and is not empty" in said
+    assert f"backflip resume {trained}" in said
+
+
+@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show"])
+def test_no_run_directory_is_said(refused: Refused, command: str) -> None:
+    assert sentence(refused(command, "nowhere")) == "nowhere is not a run directory (it has no run.json)"
+
+
+@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show"])
+def test_a_damaged_configuration_is_said(refused: Refused, copy: Path, command: str) -> None:
+    (copy / "run.json").write_text('{"format": 1, "settings"')
+    said = sentence(refused(command, copy))
+    assert f"{copy / 'run.json'} is damaged" in said
+    assert "restore it from a copy" in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("task", None), ("labels", "many"), ("ppo", 3), ("teacher", "parrot")])
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_settings_that_cannot_be_are_said(refused: Refused, copy: Path, command: str, name: str, value: object) -> None:
+    config = json.loads((copy / "run.json").read_text())
+    config["settings"][name] = value
+    if value is None:
+        del config["settings"][name]
+    (copy / "run.json").write_text(json.dumps(config))
+    assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(command, copy))
+
+
+@pytest.mark.parametrize("command", ["resume", "serve"])
+def test_a_damaged_database_is_said(refused: Refused, copy: Path, command: str) -> None:
+    for file in copy.glob("run.db*"):
+        file.unlink()
+    (copy / "run.db").write_bytes(b"this is no database" * 1000)
+    assert "restore a copy" in sentence(refused(command, copy))
+
+
+def test_a_damaged_checkpoint_is_said(refused: Refused, copy: Path) -> None:
+    for file in (copy / "act").glob("*/policy.safetensors"):
+        file.write_bytes(b"?")
+    assert "restore that folder from a copy" in sentence(refused("evaluate", copy))
+
+
+def test_there_is_nothing_to_evaluate_before_a_checkpoint(refused: Refused, untrained: Path) -> None:
+    said = sentence(refused("evaluate", untrained))
+    assert said == f"{untrained} has no checkpoint of a policy yet; let it train a little longer"
+
+
+def test_there_is_nothing_to_show_before_a_measurement(refused: Refused, untrained: Path) -> None:
+    assert "has no measurements yet" in sentence(refused("show", untrained))
+
+
+def test_at_least_one_episode_is_evaluated(refused: Refused, trained: Path) -> None:
+    assert "--episodes is 0; it must be at least 1" in sentence(refused("evaluate", trained, "--episodes", "0"))
+
+
+def test_a_film_must_be_a_moving_picture(refused: Refused, trained: Path) -> None:
+    said = sentence(refused("evaluate", trained, "--video", "film.mp4"))
+    assert said == "film.mp4 cannot be written; moving pictures are .webp, .gif, .png"
+
+
+def test_a_database_holds_one_run(refused: Refused, trained: Path) -> None:
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--store", trained / "run.db"))
+    assert said == "the database given with --store holds another run already; give each run a database of its own"
+
+
+def test_a_database_that_is_not_there_is_said(refused: Refused) -> None:
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--store", "postgresql://me@localhost:1/none"))
+    assert "see that the server runs and the URL is right" in said
+
+
+def test_a_repeated_run_does_not_share_the_database(refused: Refused, copy: Path) -> None:
+    config = json.loads((copy / "run.json").read_text())
+    config["settings"]["store"] = "postgresql://me@localhost/one"
+    (copy / "run.json").write_text(json.dumps(config))
+    assert "give the new run a database of its own: --store URL" in sentence(refused("train", "--like", copy))
+
+
+def test_other_machines_are_let_in_only_if_that_is_said(refused: Refused, trained: Path) -> None:
+    assert "--allow-remote" in sentence(refused("serve", trained, "--host", "0.0.0.0"))
+
+
+def test_an_unknown_command_is_refused(refused: Refused) -> None:
+    assert "juggle" in refused("juggle")
+
+
+def test_ctrl_c_before_anything_began_ends_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip import cli
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "tasks", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        call("tasks")
+    assert ended.value.code == 130
+
+
+def test_a_defect_of_ours_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip import cli
+
+    def defective() -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setitem(cli.COMMANDS, "tasks", defective)
+    with pytest.raises(ValueError, match="broadcast"):
+        call("tasks")
+
+
+# ---- what it does
+
+
+def test_teachers_and_modes_are_those_that_settings_know() -> None:
+    from backflip import cli, settings
+    from backflip.teachers.oracle import FALLIBLE
+
+    assert set(get_args(cli.Teacher)) == {settings.PEOPLE, *FALLIBLE}
+    assert get_args(cli.Mode) == get_args(settings.Mode)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from backflip import __version__
+
+    call("--version")
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "resume", "serve", "evaluate", "show", "tasks", "doctor"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        call(command, "--help")
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "None" not in said
+
+
+def test_every_task_is_listed_with_its_question(capsys: pytest.CaptureFixture[str]) -> None:
+    from backflip.envs import TASKS
+
+    call("tasks")
+    said = capsys.readouterr().out
+    for task in TASKS.values():
+        assert f"{task.name} ({task.environment}" in said
+        assert task.question in said
+    assert "any Gymnasium id works too" in said.lower().replace("gymnasium", "Gymnasium")
+
+
+def test_the_doctor_finds_renderers_and_databases(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    call("doctor", "--database", tmp_path / "other.db")
+    said = capsys.readouterr().out
+    for what in ("backflip", "torch", "mujoco", "renderer multiray", "renderer egl", "SQLite", "PostgreSQL"):
+        assert what in said
+    assert "ms a frame" in said
+    assert "✗" not in said
+
+
+def test_the_doctor_ends_with_1_where_a_database_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import doctor
+
+    monkeypatch.setattr(doctor, "renderers", lambda: [("multiray", 14.0, "")])
+    with pytest.raises(SystemExit) as ended:
+        call("doctor", "--database", "postgresql://me@localhost:1/none")
+    assert ended.value.code == 1
+    assert "✗ PostgreSQL" in capsys.readouterr().out
+
+
+def test_the_doctor_is_content_without_the_robots(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import doctor
+
+    monkeypatch.setattr(doctor, "versions", lambda: {"mujoco": "missing"})
+    monkeypatch.setattr(doctor, "renderers", lambda: [("multiray", None, "mujoco is not installed")])
+    call("doctor")
+    assert "– mujoco             not installed; the paper's robots need it" in capsys.readouterr().out
+
+
+def test_a_run_says_where_it_is_and_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("train", "Pendulum-v1", *TINY[:-1], "1", "--run", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert f"run: {tmp_path / 'run'}\n" in said
+    assert "12 of 12 labels" in said or "of 12 labels" in said
+    assert f"backflip show {tmp_path / 'run'}" in said
+
+
+def test_a_repeated_run_has_the_same_settings_but_for_those_given(trained: Path, tmp_path: Path) -> None:
+    from backflip.rundir import RunDir
+
+    call("train", "--like", trained, "--seed", 3, "--steps", 1, "--run", tmp_path / "again")
+    before, after = RunDir.open(trained).settings, RunDir.open(tmp_path / "again").settings
+    assert after == {**before, "seed": 3, "steps": 1}
+
+
+def test_the_same_seed_gives_the_same_policy_to_the_byte(trained: Path, tmp_path: Path) -> None:
+    call("train", "--like", trained, "--run", tmp_path / "again")
+    first, second = (next(path.glob("act/*/policy.safetensors")) for path in (trained, tmp_path / "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_show_writes_pictures(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("show", copy)
+    paths = [Path(line) for line in capsys.readouterr().out.split()]
+    assert copy / "plots" / "run.png" in paths
+    assert len(paths) >= 5
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert picture.width > 500
+
+
+def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("evaluate", trained, "--episodes", 3, "--json")
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["task"] == "Pendulum-v1"
+    assert found["policy_steps"] >= 3000
+    assert found["episode_steps"] == [200, 200, 200]
+    assert len(found["true_returns"]) == len(found["predicted_returns"]) == 3
+    assert all(-2000 < value < 0 for value in found["true_returns"])
+
+
+def test_evaluate_films_the_policy(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.webp"
+    call("evaluate", trained, "--episodes", 1, "--video", film)
+    said = capsys.readouterr().out
+    assert "true return" in said
+    assert f"filmed: {film}\n" in said
+    with Image.open(film) as picture:
+        assert picture.format == "WEBP"
+        # An episode of Pendulum, which is over before ten seconds are; WebP joins frames that are the same.
+        assert 150 < getattr(picture, "n_frames", 1) <= 200
+
+
+def test_a_run_in_turn_ends_cleanly_when_terminated(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "backflip",
+        "train",
+        "Pendulum-v1",
+        *TINY[:-1],
+        "100000000",
+        "--run",
+        tmp_path / "r",
+    ]
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    act = tmp_path / "r" / "now" / "act.json"
+    give_up = time.monotonic() + 60
+    while not (act.exists() and json.loads(act.read_text())["steps"] > 0):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert f"stopped; go on with: backflip resume {tmp_path / 'r'}" in said
+    assert "Traceback" not in said
