@@ -195,7 +195,7 @@ def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
     from backflip.loop import in_turn
 
     stepped = [0]
-    plain = PendulumEnv.step
+    plain: Callable[[PendulumEnv, Any], Any] = PendulumEnv.step
 
     def counted(self: PendulumEnv, action: Any) -> Any:
         stepped[0] += 1

@@ -50,7 +50,8 @@ class Ask:
             self.reward.ensemble is None and len(candidates) < self.settings.segments_before_training
         ):
             return 0
-        rng = np.random.default_rng([self.settings.seed, self.store.counts().asked])
+        key = [self.settings.seed, self.store.counts().asked, policy_steps, self.reward.version]
+        rng = np.random.default_rng(key)
         pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, self.settings.ask)
         asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
         if asked and p_left is not None:

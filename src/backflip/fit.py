@@ -45,6 +45,12 @@ class FitConfig:
     memory: float = 0.99
     """Weight of the past in the running losses that the band is compared with."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_rate < 1:
+            raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
+        if not 1 <= self.band[0] <= self.band[1]:
+            raise ValueError(f"band is {self.band}; it is two numbers from 1 on, the lower first")
+
 
 def comparison_loss(
     returns_left: Float[Tensor, "m n"], returns_right: Float[Tensor, "m n"], mu: Float[Tensor, " n"], error_rate: float

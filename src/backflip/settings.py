@@ -1,7 +1,7 @@
 """What a run is: task, teacher, budget, and the settings of every part; saved with the run, and read back from it."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
@@ -52,6 +52,8 @@ class Settings:
             raise ValueError(f"labels is {self.labels} and steps is {self.steps}; both must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise ValueError(f"segment_steps is {self.segment_steps}; a segment has at least one step")
         if self.teacher == PEOPLE and self.mode == "in_turn":

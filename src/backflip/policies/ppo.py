@@ -111,6 +111,11 @@ class PPO:
         """
         self.collector = collector
         self.config = config or PPOConfig()
+        if collector.environments != self.config.environments:
+            raise ValueError(
+                f"the collector has {collector.environments} environments and the settings say "
+                f"{self.config.environments}; make them agree"
+            )
         self.seed = seed
         self.total_steps = total_steps
         self.iteration = 0
