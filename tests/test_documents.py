@@ -54,3 +54,12 @@ def test_every_direct_dependency_is_constrained() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     locked = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     assert names - locked == set()
+
+
+def test_every_test_that_rules_out_a_defect_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "defects.md").read_text()))
+    defined = {
+        name for file in (ROOT / "tests").glob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert len(named) > 30
+    assert named - defined == set()
