@@ -5,7 +5,7 @@ export OMP_NUM_THREADS := 1
 .PHONY: test slow lint types layers bench
 
 test:
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow'
 
 slow:
 	$(BIN)/python -m pytest -q -m slow

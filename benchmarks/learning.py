@@ -30,7 +30,7 @@ from backflip.rundir import RunDir
 from backflip.segments import cut_segments
 from backflip.settings import Settings
 
-BUDGETS = {"cheetah": (700, 2_000_000), "Pendulum-v1": (200, 500_000)}
+BUDGETS = {"cheetah": (700, 2_000_000), "Pendulum-v1": (200, 300_000)}
 """Labels and environment steps."""
 PAPER = Path(__file__).parent / "data" / "christiano2017_fig2_mujoco.csv"
 WINDOW = 5

@@ -10,7 +10,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from json import dumps as to_json
 from pathlib import Path
@@ -278,23 +278,20 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
     from backflip.web.security import run_token
     from backflip.web.server import link
 
-    out.print(f"run: {run.path}", highlight=False, soft_wrap=True)
     beside: dict[str, Any] = {}
-    if listening:
-        token = run_token(run)
-        beside = {"page": (page_on, (run.path, listening, token))}
-        address = link(listening, token, "/label" if settings.asks_people else "/run")
-        out.print(f"page: {address}", soft_wrap=True)
-        if browser and settings.asks_people:
-            _open_when_ready(address)
-    out.print("Ctrl-C ends it; nothing is lost.", highlight=False)
     finished = False
-    with _ending(interrupt=listening is None) as ended:
-        try:
-            with Progress(run, out) as progress:
-                finished = go_on(run, progress, ended.is_set, beside)
-        except KeyboardInterrupt:
-            pass
+    with _ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):
+        out.print(f"run: {run.path}", highlight=False, soft_wrap=True)
+        if listening:
+            token = run_token(run)
+            beside = {"page": (page_on, (run.path, listening, token))}
+            address = link(listening, token, "/label" if settings.asks_people else "/run")
+            out.print(f"page: {address}", soft_wrap=True)
+            if browser and settings.asks_people:
+                _open_when_ready(address)
+        out.print("Ctrl-C ends it; nothing is lost.", highlight=False)
+        with Progress(run, out) as progress:
+            finished = go_on(run, progress, ended.is_set, beside)
     if finished:
         out.print(f"finished; look at it with: backflip show {run.path}, backflip evaluate {run.path}", soft_wrap=True)
     else:

@@ -7,11 +7,14 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, runtime_checkable
 
 ORPHANED = 3
 """Exit status of a part whose parent has died."""
+REQUESTS = (signal.SIGINT, signal.SIGTERM)
+"""To end; often sent to all processes of a run, but the parent decides."""
 LOOK_SECONDS = 0.05
 """How often a waiting process looks whether to stop."""
 GRACE_SECONDS = 20.0
@@ -63,7 +66,7 @@ def run_together(
     errors: dict[str, Connection] = {}
     finished = False
     try:
-        with _one_thread():
+        with _one_thread(), _undisturbed():
             for name, (part, arguments) in parts.items():
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(
@@ -109,10 +112,25 @@ def _one_thread() -> Any:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Any:
+    """Keep Ctrl-C from the processes that start inside: it would kill those that are still importing what they need.
+
+    A process inherits what is blocked, until `_guarded` sees to it.
+    """
+    resource_tracker.ensure_running()  # it would unblock them, were it started with the first process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _guarded(part: Part, arguments: tuple[Any, ...], stop: Any, errors: Connection, parent: int) -> None:
     """Run a part in its process; whatever it raises goes to the parent as text, and ends this process with 1."""
-    for request in (signal.SIGINT, signal.SIGTERM):  # often sent to the whole group; the parent decides
+    for request in REQUESTS:
         signal.signal(request, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
     try:
         part(*arguments, stop=_OrphanStop(stop, parent))
     except BaseException:  # noqa: BLE001 (goes to the parent, who raises it)
