@@ -32,6 +32,8 @@ from backflip.settings import Settings
 from backflip.store import new_uuid
 
 TASK = "cheetah"
+LABELS, STEPS = 700, 2_000_000
+"""The budget whose schedule decides how often labels come."""
 
 
 def plain(steps: int, answer: Any) -> None:
@@ -56,9 +58,9 @@ def plain_speed(steps: int) -> float:
     return speed
 
 
-def whole_speed(labels: int, steps: int, path: Path) -> tuple[float, RunDir]:
-    """Steps a second of the whole loop from its first r̂ on, and the run."""
-    run = start(Settings(TASK, teacher="oracle", labels=labels, steps=steps, mode="at_once"), path)
+def whole_speed(steps: int, path: Path) -> float:
+    """Steps a second of the whole loop, from its first r̂ on, over the first `steps` of a run of 700 labels."""
+    run = start(Settings(TASK, teacher="oracle", labels=LABELS, steps=STEPS, mode="at_once"), path)
     seen: list[tuple[float, int]] = []
 
     def watch() -> None:
@@ -66,13 +68,15 @@ def whole_speed(labels: int, steps: int, path: Path) -> tuple[float, RunDir]:
         if now.get("reward_version"):
             seen.append((float(now["time"]), int(now["steps"])))
 
-    at_once(run, watch)
+    at_once(run, watch, lambda: bool(seen) and seen[-1][1] >= steps)
     (first, before), (last, after) = seen[0], seen[-1]
-    return (after - before) / (last - first), run
+    return (after - before) / (last - first)
 
 
-def answer_delays(run: RunDir, answers: int) -> list[float]:
-    """Seconds from each of some further answers to the r̂ that knows it, while the run trains on."""
+def answer_delays(answers: int, path: Path) -> list[float]:
+    """Seconds from each of some answers beyond 700 to the r̂ that knows it, while the policy trains on."""
+    run = start(Settings(TASK, teacher="oracle", labels=LABELS, steps=60_000, mode="at_once"), path)
+    at_once(run)
     settings = Settings.from_dict(run.settings)
     delays: list[float] = []
     store = run.store()
@@ -106,19 +110,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps and answers")
     options = parser.parse_args()
-    repeats, steps, answers = (1, 120_000, 8) if options.quick else (3, 400_000, 30)
+    repeats, steps, answers = (1, 120_000, 6) if options.quick else (3, 400_000, 30)
     ratios, speeds, delays = [], [], list[float]()
     with tempfile.TemporaryDirectory() as directory:
         for repeat in range(repeats):
             alone = plain_speed(steps // 4)
-            whole, run = whole_speed(700, steps, Path(directory) / str(repeat))
+            whole = whole_speed(steps, Path(directory) / str(repeat))
             alone = (alone + plain_speed(steps // 4)) / 2
             ratios.append(whole / alone)
             speeds.append((round(alone), round(whole)))
             print(
                 f"PPO alone {alone:.0f} steps/s, whole loop {whole:.0f} steps/s, ratio {whole / alone:.2f}", flush=True
             )
-        delays = answer_delays(run, answers)
+        delays = answer_delays(answers, Path(directory) / "answers")
     figures = {
         "loop_over_plain": round(float(np.median(ratios)), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],

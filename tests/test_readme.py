@@ -29,7 +29,8 @@ START_SECONDS = 60
 def test_there_are_two_set_up_lines() -> None:
     assert SETUP == [
         "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[mujoco]' && .venv/bin/backflip demo",
-        ".venv/bin/pip install -q -c constraints.txt -e '.[dev]' && .venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow'",
+        ".venv/bin/pip install -q -c constraints.txt -e '.[dev]' && "
+        ".venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow'",
     ]
 
 

@@ -198,6 +198,21 @@ def test_recent_are_the_newest_and_the_oldest_of_them_come_first(store: Store, m
     assert everything.ids.tolist() == ids.tolist()
 
 
+def test_a_sample_is_drawn_from_the_newest_and_each_once(store: "Store", make_segments: Any) -> None:
+    numbers = store.add(make_segments(30))
+    drawn = store.sample(np.random.default_rng(0), 8, among=10)
+    assert drawn is not None
+    assert len(set(drawn.ids.tolist())) == 8
+    assert set(drawn.ids.tolist()) <= set(numbers[-10:].tolist())
+    everything = store.sample(np.random.default_rng(0), 99, among=10)
+    assert everything is not None
+    assert everything.ids.tolist() == numbers[-10:].tolist()
+
+
+def test_there_is_no_sample_of_nothing(store: "Store") -> None:
+    assert store.sample(np.random.default_rng(0), 8, among=10) is None
+
+
 def test_no_segments_add_nothing_and_can_be_read(store: Store, make_segments: MakeSegments) -> None:
     assert store.add(make_segments(0)).tolist() == []
     with pytest.raises(StoreError, match="no segments in the store yet"):

@@ -45,14 +45,15 @@ class Ask:
     def _ask(self, missing: int, policy_steps: int) -> int:
         if missing <= 0:
             return 0
-        candidates = self.store.recent(self.settings.ask.recent)
-        if candidates is None or (
-            self.reward.ensemble is None and len(candidates) < self.settings.segments_before_training
-        ):
+        counts, ask = self.store.counts(), self.settings.ask
+        if self.reward.ensemble is None and counts.segments < self.settings.segments_before_training:
             return 0
-        key = [self.settings.seed, self.store.counts().asked, policy_steps, self.reward.version]
-        rng = np.random.default_rng(key)
-        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, self.settings.ask)
+        rng = np.random.default_rng([self.settings.seed, counts.asked, policy_steps, self.reward.version])
+        # As many as the candidate pairs have sides: reading all that are recent would cost fifty times as much.
+        candidates = self.store.sample(rng, 2 * missing * ask.oversample, ask.recent)
+        if candidates is None:
+            return 0
+        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask)
         asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
         if asked and p_left is not None:
             disagreement = float(np.mean([query.disagreement for query in asked]))

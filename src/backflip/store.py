@@ -120,6 +120,11 @@ class Store:
         with self._reading() as c:
             return stored_segments.recent(c, count)
 
+    def sample(self, rng: np.random.Generator, count: int, among: int) -> Segments | None:
+        """`count` segments drawn uniformly from the newest `among`, without states; None while there are none."""
+        with self._reading() as c:
+            return stored_segments.sample(c, rng, count, among)
+
     def segments(self, ids: Sequence[int] | Int64[np.ndarray, " n"], states: bool = False) -> Segments:
         """The segments of these numbers, in this order, repeats included.
 

@@ -70,6 +70,15 @@ def recent(c: sa.Connection, count: int) -> Segments | None:
     return unpack(rows[::-1], layout) if rows and layout else None
 
 
+def sample(c: sa.Connection, rng: np.random.Generator, count: int, among: int) -> Segments | None:
+    """`count` segments drawn uniformly from the newest `among` (or as many as there are), without states."""
+    numbers = c.execute(sa.select(segment.c.id).order_by(segment.c.id.desc()).limit(among)).scalars().all()
+    if not numbers:
+        return None
+    drawn = rng.choice(np.array(numbers, np.int64), min(count, len(numbers)), replace=False)
+    return by_id(c, np.sort(drawn))
+
+
 def by_id(c: sa.Connection, ids: Sequence[int] | Int64[np.ndarray, " n"], states: bool = False) -> Segments:
     """The segments of these numbers, in this order, repeats included.
 
