@@ -241,6 +241,16 @@ def test_dictionaries_of_observations_are_flattened(tmp_path: Path) -> None:
     assert _recent(run).observations.shape[2:] == (3,)
 
 
+def test_a_run_can_keep_its_segments_and_answers_in_postgresql(store_url: str, tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", store=store_url, steps=6_000)
+    in_turn(run)
+    with closing(run.store()) as store:
+        assert store.counts().labels == 40
+    assert not (run.path / "run.db").exists()
+
+
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

