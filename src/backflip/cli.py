@@ -10,6 +10,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from json import dumps as to_json
@@ -299,15 +300,16 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
 
 
 def page_on(path: Path, listening: Any, token: str, stop: Any) -> None:
-    """The page's server as a part of a run."""
+    """The page's server as a part of a run; not in the main thread, where uvicorn would end on signals by itself."""
     from backflip.web.server import serve
 
-    serve(path, listening, token, stop.is_set)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(serve, path, listening, token, stop.is_set).result()
 
 
 @contextmanager
 def _ending(interrupt: bool = False) -> Iterator[threading.Event]:
-    """Meanwhile a SIGTERM ends things as cleanly as Ctrl-C.
+    """Meanwhile a SIGTERM ends things as cleanly as Ctrl-C, and Ctrl-C does even where a script's `&` had it ignored.
 
     Args:
         interrupt: by interrupting what runs, rather than by setting the event.
@@ -319,11 +321,15 @@ def _ending(interrupt: bool = False) -> Iterator[threading.Event]:
         if interrupt:
             signal.default_int_handler(signal_number, frame)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, end),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield ended
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open_when_ready(address: str) -> None:
