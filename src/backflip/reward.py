@@ -33,8 +33,8 @@ class RewardConfig:
     """Standard deviation of each member's output on recent behaviour (A.1)."""
 
     def __post_init__(self) -> None:
-        if min(self.members, self.layers, self.width) < 1 or self.deviation <= 0:
-            raise ValueError(f"{self} is no ensemble: members, layers and width are at least 1, deviation above 0")
+        if min(self.members, self.width) < 1 or self.layers < 0 or self.deviation <= 0:
+            raise ValueError(f"{self} is no ensemble: members and width are at least 1, layers 0, deviation above 0")
 
 
 @dataclass(frozen=True)
