@@ -60,7 +60,7 @@ def _policy(task: Task, config: PPOConfig = SMALL, seed: int = 0) -> PPO:
 
 
 def _weights(policy: PPO) -> bytes:
-    return b"".join(leaf.detach().numpy().tobytes() for leaf in policy.networks.flat)
+    return b"".join(leaf.detach().numpy().tobytes() for leaf in policy.networks.leaves)
 
 
 # ---- formulas
@@ -433,7 +433,7 @@ def test_a_constant_reward_is_learned_from_without_harm() -> None:
     policy = _policy(FOLLOW)
     for _ in range(5):
         policy.train(lambda rollout: np.zeros_like(rollout.true_rewards))
-    assert all(np.isfinite(leaf.detach().numpy()).all() for leaf in policy.networks.flat)
+    assert all(np.isfinite(leaf.detach().numpy()).all() for leaf in policy.networks.leaves)
     assert all(np.isfinite(value) for value in policy.report().values())
 
 

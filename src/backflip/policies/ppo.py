@@ -6,7 +6,6 @@ and acting on a handful of observations goes through numpy.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from backflip.envs import Collector
 from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
-from backflip.policies.running import RunningMoments
+from backflip.policies.running import RunningMoments, bounded
 from backflip.segments import Array, Rollout
 
 LOG_2PI = float(np.log(2 * np.pi))
@@ -61,7 +60,10 @@ class PPOConfig:
 
 
 class Networks:
-    """Actor and critic: two trunks of two tanh layers in stacked weights, a head each; `flat` lists the leaves."""
+    """Actor and critic: two trunks of two tanh layers in stacked weights, a head each.
+
+    All weights lie in one vector, `flat`, which Adam and the bound on the gradient take as one; `leaves` are its views.
+    """
 
     def __init__(self, observation_size: int, outputs: int, discrete: bool, width: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -79,9 +81,14 @@ class Networks:
         self.actor = [orthogonal(width, outputs, 0.01), torch.zeros(outputs)]
         self.critic = [orthogonal(width, 1, 1.0), torch.zeros(1)]
         self.log_deviation = torch.zeros(0 if discrete else outputs)
-        self.flat = [*self.trunk, *self.actor, *self.critic, *([] if discrete else [self.log_deviation])]
-        for leaf in self.flat:
-            leaf.requires_grad_(True)
+        drawn = [*self.trunk, *self.actor, *self.critic, *([] if discrete else [self.log_deviation])]
+        self.flat = torch.cat([weights.flatten() for weights in drawn])
+        parts = torch.split_with_sizes(self.flat, [weights.numel() for weights in drawn])
+        self.leaves = [
+            part.view(weights.shape).requires_grad_(True) for part, weights in zip(parts, drawn, strict=True)
+        ]
+        self.trunk, self.actor, self.critic = self.leaves[:4], self.leaves[4:6], self.leaves[6:8]
+        self.log_deviation = self.log_deviation if discrete else self.leaves[8]
 
     def __call__(self, observations: Float[Tensor, "b o"]) -> tuple[Float[Tensor, "b a"], Float[Tensor, " b"]]:
         """Means (or logits) of the actions, and values in the critic's normalised units."""
@@ -127,7 +134,7 @@ class PPO:
             self.low, self.high = space.low.astype(np.float32), space.high.astype(np.float32)
         self.observation_size = int(np.prod(collector.observation_space.shape or ()))
         self.networks = Networks(self.observation_size, outputs, self.discrete, self.config.width, seed)
-        self.adam = torch.optim.Adam(self.networks.flat, self.config.learning_rate, eps=1e-5, fused=True)
+        self.adam = torch.optim.Adam([self.networks.flat], self.config.learning_rate, eps=1e-5, fused=True)
         self.seen = RunningMoments(self.observation_size)
         self.value_mean, self.value_deviation = 0.0, 1.0
         self._report: dict[str, float] = {}
@@ -163,8 +170,7 @@ class PPO:
         if self.discrete:
             choices: Array = outputs.argmax(1) + self.first_action
             return choices
-        clipped: Array = np.clip(outputs, self.low, self.high)
-        return clipped
+        return bounded(outputs, self.low, self.high)
 
     def report(self) -> dict[str, float]:
         """Measurements of the last update (docs/metrics.md)."""
@@ -208,8 +214,7 @@ class PPO:
             t = next(time)
             observations[t] = self._normal(seen)
             outputs[t] = _forward(weights, observations[t]) + shifts[t]
-            clipped: Array = np.clip(outputs[t], self.low, self.high)
-            return clipped
+            return bounded(outputs[t].copy(), self.low, self.high)
 
         rollout = self.collector.collect(act_continuously, shape[0])
         log_probabilities = -0.5 * (noise**2 + LOG_2PI).sum(-1) - weights[6].sum()
@@ -307,12 +312,9 @@ class PPO:
         policy_loss, ratio = clipped_loss(new, old, advantages, config.clip)
         value_loss = torch.nn.functional.mse_loss(values[:, None], targets)
         loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
-        gradients = torch.autograd.grad(loss, self.networks.flat)
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        shorter = (config.gradient_norm / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, shorter)
-        for leaf, gradient in zip(self.networks.flat, gradients, strict=True):
-            leaf.grad = gradient
+        gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, self.networks.leaves)])
+        shorter = config.gradient_norm / (torch.linalg.vector_norm(gradient) + 1e-6)
+        self.networks.flat.grad = gradient.mul_(shorter.clamp_(max=1.0))
         self.adam.step()
         return policy_loss, value_loss, entropy, ratio.detach()
 
@@ -331,9 +333,9 @@ class PPO:
 
     def save(self, directory: Path) -> None:
         """Write everything that learning depends on, the state of the environments excepted."""
-        arrays = {f"network_{i}": leaf.detach().numpy() for i, leaf in enumerate(self.networks.flat)}
-        for i, state in enumerate(self.adam.state_dict()["state"].values()):
-            arrays |= {f"adam_{i}_{name}": np.asarray(value) for name, value in state.items()}
+        arrays = {"network": self.networks.flat.numpy()}
+        for state in self.adam.state_dict()["state"].values():
+            arrays |= {f"adam_{name}": np.asarray(value) for name, value in state.items()}
         arrays |= self.seen.arrays()
         meta = {
             "iteration": self.iteration,
@@ -350,15 +352,9 @@ class PPO:
             DamagedFile: it cannot be read.
         """
         arrays, meta = load_arrays(directory / "policy.safetensors")
-        state: dict[int, Any] = {}
-        with torch.no_grad():
-            for i, leaf in enumerate(self.networks.flat):
-                leaf.copy_(torch.from_numpy(arrays[f"network_{i}"]))
-                prefix = f"adam_{i}_"
-                moments = {n[len(prefix) :]: torch.from_numpy(v) for n, v in arrays.items() if n.startswith(prefix)}
-                if moments:
-                    state[i] = moments
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": state})
+        self.networks.flat.copy_(torch.from_numpy(arrays["network"]))
+        moments = {name[5:]: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("adam_")}
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": {0: moments} if moments else {}})
         self.seen.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
         self.value_mean, self.value_deviation = meta["value_mean"], meta["value_deviation"]

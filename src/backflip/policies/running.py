@@ -9,6 +9,11 @@ CLIP = 10.0
 """Normalised observations are cut to ±10 (OpenAI Baselines)."""
 
 
+def bounded(x: Array, low: Array | float, high: Array | float) -> Array:
+    """x cut to [low, high], in place: numpy.clip takes three times as long for the few numbers of one step."""
+    return np.minimum(np.maximum(x, low, out=x), high, out=x)
+
+
 class RunningMoments:
     """Mean and variance per coordinate over everything seen so far (Chan et al. 1979)."""
 
@@ -40,7 +45,7 @@ class RunningMoments:
     def normal(self, observations: Shaped[np.ndarray, "b o"]) -> Float32[np.ndarray, "b o"]:
         """Observations with mean 0 and deviation 1, cut to ±CLIP."""
         scaled: Float32[np.ndarray, "b o"] = (observations - self._shift) * self._scale
-        return np.clip(scaled, -CLIP, CLIP, out=scaled)
+        return bounded(scaled, -CLIP, CLIP)
 
     def arrays(self) -> dict[str, Array]:
         """Everything, to be saved."""
