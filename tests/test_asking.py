@@ -1,0 +1,135 @@
+"""Asking people: a buffer of open queries that is kept full, ranked by the newest r̂, and fresh."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+OPEN = 6
+
+
+class Desk:
+    """A run that people teach, with its store and its part that asks; clips are drawn in no time."""
+
+    def __init__(self, path: Path, store: Any, run: Any, ask: Any, make_segments: Any) -> None:
+        self.path, self.store, self.run, self.ask, self.make_segments = path, store, run, ask, make_segments
+        self.published = 0
+
+    def publish(self, seed: int) -> None:
+        from backflip.reward import Inputs, RewardEnsemble
+
+        recent = self.store.recent(1)
+        shape, action = recent.observations.shape[2:], recent.actions.shape[2:]
+        self.published += 1
+        with self.run.publishing("reward", self.published) as directory:
+            inputs = Inputs(tuple(shape), int(np.prod(action)), discrete=False)
+            RewardEnsemble(inputs, seed=seed).save(directory / "reward.safetensors")
+
+    def answer(self, count: int) -> None:
+        from backflip.preferences import Choice, Preference
+        from backflip.store import new_uuid
+
+        for claim in self.store.claim("ana", count):
+            self.store.answer(Preference(new_uuid(), claim.query.id, Choice.LEFT, "ana"))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, make_segments: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    from backflip import asking
+    from backflip.queries import AskConfig
+    from backflip.rundir import RunDir
+    from backflip.settings import Settings
+    from backflip.teachers.people import People
+
+    drawn: list[int] = []
+
+    def draw(states: Any, length: int) -> str:
+        drawn.append(length)
+        return f"{len(drawn):064x}"
+
+    monkeypatch.setattr(asking, "make_teacher", lambda run, settings: People(draw))
+    settings = Settings("hopper-backflip", labels=40, ask=AskConfig(open_queries=OPEN, stale_steps=1_000))
+    run = RunDir.create(tmp_path / "run", settings.to_dict())
+    run.tell("act", steps=100)
+    with closing(run.store()) as store:
+        yield Desk(run.path, store, run, asking.Ask(run, store, settings), make_segments)
+
+
+def settle(desk: Desk) -> None:
+    """Let it ask and draw until there is nothing left to do."""
+    for _ in range(4 * OPEN):
+        desk.ask.step()
+
+
+def test_nothing_is_asked_before_there_is_enough_to_choose_from(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(99))
+    desk.ask.step()
+    assert desk.store.open_queries() == []
+    desk.store.add(desk.make_segments(1))
+    desk.ask.step()
+    assert len(desk.store.open_queries()) == OPEN
+
+
+def test_the_buffer_is_kept_full_and_drawn_while_people_answer(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(200))
+    settle(desk)
+    for _ in range(5):
+        assert len(desk.store.claim("ana", OPEN)) == OPEN, "all are drawn"
+        desk.answer(OPEN)
+        settle(desk)
+        assert len(desk.store.open_queries()) == OPEN
+    assert desk.store.counts().labels == 5 * OPEN
+
+
+def test_no_more_is_asked_than_labels_are_wanted(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(400))
+    for _ in range(20):
+        settle(desk)
+        desk.answer(OPEN)
+    counts = desk.store.counts()
+    assert (counts.labels, counts.open, counts.asked) == (40, 0, 40)
+
+
+def test_a_new_reward_ranks_what_nobody_holds_anew(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(200))
+    settle(desk)
+    held = desk.store.claim("ana", 1)[0].query.id
+    assert all(query.p_left == () for query in desk.store.open_queries())
+    desk.publish(seed=1)
+    desk.ask.step()
+    first = {query.id: query.p_left for query in desk.store.open_queries()}
+    assert first[held] == ()
+    assert all(len(p_left) == 3 for number, p_left in first.items() if number != held)
+    desk.publish(seed=2)
+    desk.ask.step()
+    second = {query.id: query.p_left for query in desk.store.open_queries()}
+    assert all(first[number] != second[number] for number in first if number != held)
+    best = max((query for query in desk.store.open_queries() if query.id != held), key=lambda query: query.disagreement)
+    assert desk.store.claim("bob", 1)[0].query.id == best.id
+
+
+def test_what_shows_behaviour_of_long_ago_is_taken_back_and_replaced(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(200))
+    settle(desk)
+    held = desk.store.claim("ana", 1)[0].query.id
+    old = {query.id for query in desk.store.open_queries()}
+    desk.run.tell("act", steps=5_000)
+    desk.store.add(desk.make_segments(50))
+    desk.publish(seed=1)
+    settle(desk)
+    now = desk.store.open_queries()
+    assert {query.id for query in now} & old == {held}
+    assert len(now) == OPEN
+    assert {query.policy_steps for query in now if query.id != held} == {5_000}
+
+
+def test_no_pair_is_ever_asked_twice(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(100))
+    for _ in range(20):
+        settle(desk)
+        desk.answer(OPEN)
+    pairs = [tuple(sorted((query.left, query.right))) for _, query in desk.store.preferences()]
+    assert len(pairs) == len(set(pairs)) == 40
