@@ -1,5 +1,6 @@
 """A run that a script started in the background ends cleanly too, although Ctrl-C is ignored there by default."""
 
+import os
 import re
 import signal
 import subprocess
@@ -29,7 +30,7 @@ def test_a_run_that_was_started_with_signals_ignored_ends_cleanly_when_its_group
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         time.sleep(0.1)  # the parts are still starting
-        subprocess.run(["kill", f"-{request_to_end.name[3:]}", "--", f"-{process.pid}"], check=True)
+        os.killpg(process.pid, request_to_end)
         assert process.wait(60) == 0, log.read_text()
     finally:
         process.kill()
