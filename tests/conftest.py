@@ -174,3 +174,22 @@ def _ask_many(store: "Store", count: int, drawn: bool = True) -> list[int]:
 def ask_many() -> "Callable[..., list[int]]":
     """ask_many(store, count, drawn=True): so many new queries between new segments; their numbers."""
     return _ask_many
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's chromium, which Playwright can drive here; else the test is skipped, and in CI it fails."""
+    program = shutil.which("chromium")
+    missing = "needs chromium: apt-get install chromium" if program is None else ""
+    if not missing:
+        from playwright._impl._driver import compute_driver_executable
+
+        driver = compute_driver_executable()[0]
+        ran = subprocess.run([driver, "--version"], capture_output=True, text=True, check=False)
+        if ran.returncode != 0:  # on a bare Debian, libatomic1 is not there
+            missing = f"Playwright's driver does not run ({ran.stderr.strip()}): apt-get install libatomic1"
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"{missing}; CI must test the pages in a browser", pytrace=False)
+    if missing:
+        pytest.skip(missing)
+    return str(program)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium")
 QUERIES = 60
 LONGEST_WAIT = 240.0
 KEYS = ["ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowRight", "ArrowLeft", "ArrowDown"]
@@ -24,15 +22,6 @@ PICTURES = os.environ.get("BACKFLIP_PICTURES")
 """A folder to write screenshots of both pages into."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-
-
-@pytest.fixture
-def chromium() -> str:
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must label in a browser: apt-get install chromium")
-        pytest.skip("Debian's chromium is not installed")
-    return CHROMIUM
 
 
 class Pulse:
