@@ -280,19 +280,23 @@ def test_discrete_actions_are_learned_from(make_segments: MakeSegments) -> None:
 # ---- mechanics
 
 
+def _assert_equal_gradients(*fitters: Fitter) -> None:
+    """Two fitters that learn once from all of their data are moved alike."""
+    for fitter in fitters:
+        assert fitter.data is not None
+        fitter._learn(fitter._tabulated(fitter.data), torch.arange(len(fitter.data)))
+    one, other = ([leaf.grad for leaf in fitter.ensemble.parameters] for fitter in fitters)
+    for a, b in zip(one, other, strict=True):
+        assert a is not None
+        assert b is not None
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_one_minibatch_is_a_step_on_the_mean_and_not_on_the_sum(make_segments: MakeSegments) -> None:
     # Doubling every comparison leaves the mean as it is, and so the gradient; a sum's gradient would double.
     one = _compared(make_segments, 4)
-    gradients = []
-    for data in (one, one.appended(one)):
-        fitter = _fitter(data, FitConfig(l2=SMALLEST_L2))
-        table = fitter._tabulated(data)
-        fitter._learn(table, torch.arange(len(data)))
-        gradients.append([leaf.grad for leaf in fitter.ensemble.parameters])
-    for single, doubled in zip(*gradients, strict=True):
-        assert single is not None
-        assert doubled is not None
-        np.testing.assert_allclose(single, doubled, rtol=1e-4, atol=1e-6)
+    config = FitConfig(l2=SMALLEST_L2)
+    _assert_equal_gradients(_fitter(one, config), _fitter(one.appended(one), config))
 
 
 def test_a_member_learns_the_same_in_any_ensemble(make_segments: MakeSegments) -> None:
@@ -345,15 +349,7 @@ def test_weight_2_is_that_comparison_twice(make_segments: MakeSegments) -> None:
     data = _compared(make_segments, 6)
     heavy = replace(data, weight=np.array([2, 1, 1, 1, 1, 1], np.float32))
     twice = data[np.array([0, 0, 1, 2, 3, 4, 5])]
-    gradients = []
-    for d in (heavy, twice):
-        fitter = _fitter(d)
-        fitter._learn(fitter._tabulated(d), torch.arange(len(d)))
-        gradients.append([leaf.grad for leaf in fitter.ensemble.parameters])
-    for a, b in zip(*gradients, strict=True):
-        assert a is not None
-        assert b is not None
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    _assert_equal_gradients(_fitter(heavy), _fitter(twice))
 
 
 def test_padding_of_short_segments_does_not_count(make_segments: MakeSegments) -> None:
