@@ -25,7 +25,6 @@ from backflip.acting import make_policy
 from backflip.api import start
 from backflip.evaluate import evaluate, load_ensemble, load_policy
 from backflip.loop import in_turn, one_thread
-from backflip.policies.ppo import PPO
 from backflip.rundir import RunDir
 from backflip.segments import cut_segments
 from backflip.settings import Settings
@@ -82,7 +81,7 @@ def curve(run: RunDir) -> np.ndarray[Any, np.dtype[np.float64]]:
 def by_true_reward(task: str, seed: int, steps: int) -> float:
     """Final training return of the same policy paid by the true reward: what the labels stand in for."""
     settings = Settings(task, teacher="oracle", steps=steps, seed=seed, mode="in_turn")
-    policy: PPO = make_policy(settings, 1)
+    policy = make_policy(settings, 1)
     from backflip.envs.episodes import Episodes
 
     episodes = Episodes(settings.ppo.environments)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-TINY: dict[str, Any] = {"teacher": "oracle", "labels": 12, "steps": 5_000}
+TINY: dict[str, Any] = {"teacher": "oracle", "preset": "paper", "labels": 12, "steps": 5_000}
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +94,68 @@ def test_any_setting_can_be_given(tmp_path: Path) -> None:
     assert settings["segment_steps"] == 7
 
 
+@pytest.mark.parametrize(("task", "policy"), [("Pendulum-v1", "sac"), ("CartPole-v1", "ppo")])
+def test_without_a_preset_a_task_has_the_fast_one_where_it_can_act(tmp_path: Path, task: str, policy: str) -> None:
+    import backflip
+    from backflip.experiments import PRESETS
+    from backflip.rundir import RunDir
+
+    path = backflip.train(task, teacher="oracle", steps=1, run=tmp_path / "run")
+    settings = RunDir.open(path).settings
+    preset = PRESETS["fast" if policy == "sac" else "paper"]
+    assert settings["policy"] == policy
+    assert (settings["labels"], settings["segment_steps"]) == (preset.labels, preset.segment_steps)
+
+
+def test_a_policy_learns_by_sac_where_that_is_wanted(tmp_path: Path) -> None:
+    import backflip
+    from backflip.fit import FitConfig
+    from backflip.policies.sac import SACConfig
+
+    small: dict[str, Any] = {
+        "sac": SACConfig(environments=4, batch=32, width=32, random_steps=800),
+        "fit": FitConfig(first_steps=20),
+    }
+    path = backflip.train("Pendulum-v1", **{**TINY, "preset": "fast", "steps": 2_000}, **small, run=tmp_path / "run")
+    assert np.isfinite(backflip.load_reward(path)(np.zeros((2, 3)), np.zeros((2, 1)))).all()
+
+
+def test_a_policy_that_cannot_act_in_a_task_is_refused(tmp_path: Path) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match="CartPole-v1 has actions that are not numbers with bounds, as SAC needs them"):
+        backflip.train("CartPole-v1", **{**TINY, "preset": "fast"}, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match="no preset is called 'quick'; there are: fast, paper"):
+        backflip.train("Pendulum-v1", **{**TINY, "preset": "quick"}, run=tmp_path / "run")
+
+
 def test_an_oracle_is_refused_where_there_is_no_true_reward(tmp_path: Path) -> None:
     import backflip
 
     with pytest.raises(ValueError, match=r"hopper-backflip has no reward .*; it is taught by people: --teacher people"):
         backflip.train("hopper-backflip", **TINY, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_there_is_a_script_an_oracle_is_referred_to_it(tmp_path: Path) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match="or by a script in their place: --teacher scripted"):
+        backflip.train("cheetah-one-leg", **TINY, run=tmp_path / "run")
+
+
+@pytest.mark.parametrize("task", ["walker", "Pendulum-v1"])
+def test_a_scripted_teacher_is_refused_where_there_is_no_script(tmp_path: Path, task: str) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match=rf"{task} has no script .* in a person's place; use --teacher oracle"):
+        backflip.train(task, teacher="scripted", labels=12, steps=5_000, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -29,7 +29,7 @@ def call(*arguments: object) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; tests must not change it."""
     path = tmp_path_factory.mktemp("cli") / "run"
-    call("train", "Pendulum-v1", *TINY, "--run", path)
+    call("train", "Pendulum-v1", *TINY, "--preset", "paper", "--run", path)
     return path
 
 
@@ -115,7 +115,31 @@ def test_a_wrong_teacher_is_answered_with_the_right_ones(refused: Refused) -> No
 
 def test_an_oracle_cannot_teach_what_has_no_reward(refused: Refused) -> None:
     said = sentence(refused("train", "hopper-backflip", *TINY))
-    assert said == "hopper-backflip has no reward that an oracle could read; it is taught by people: --teacher people"
+    assert said == (
+        "hopper-backflip has no reward that an oracle could read; it is taught by people: --teacher people, "
+        "or by a script in their place: --teacher scripted"
+    )
+
+
+def test_a_script_cannot_teach_what_it_has_no_words_for(refused: Refused) -> None:
+    said = sentence(refused("train", "walker", "--teacher", "scripted"))
+    assert said == "walker has no script that could judge its clips in a person's place; use --teacher oracle"
+
+
+def test_an_algorithm_that_cannot_act_in_a_task_is_refused_before_anything_begins(refused: Refused) -> None:
+    said = sentence(refused("train", "CartPole-v1", "--preset", "fast", *TINY))
+    assert said.startswith("CartPole-v1 has actions that are not numbers with bounds, as SAC needs them; use PPO")
+
+
+def test_a_wrong_preset_is_answered_with_the_right_ones(refused: Refused) -> None:
+    said = refused("train", "Pendulum-v1", "--preset", "quick")
+    assert "fast" in said
+    assert "paper" in said
+
+
+def test_a_repeated_run_has_its_settings_and_no_preset(refused: Refused, trained: Path) -> None:
+    said = sentence(refused("train", "--like", trained, "--preset", "fast"))
+    assert said == f"--like repeats the settings of {trained}; leave --preset out"
 
 
 def test_people_cannot_teach_in_turn(refused: Refused) -> None:
@@ -269,7 +293,7 @@ def test_teachers_and_modes_are_those_that_settings_know() -> None:
     from backflip import cli, settings
     from backflip.teachers.oracle import FALLIBLE
 
-    assert set(get_args(cli.Teacher)) == {settings.PEOPLE, *FALLIBLE}
+    assert set(get_args(cli.Teacher)) == {settings.PEOPLE, settings.SCRIPTED, *FALLIBLE}
     assert get_args(cli.Mode) == get_args(settings.Mode)
 
 
@@ -332,6 +356,34 @@ def test_the_doctor_is_content_without_the_robots(
     assert "– mujoco             not installed; the paper's robots need it" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("task", "preset", "policy", "labels"),
+    [
+        ("Pendulum-v1", None, "sac", 200),
+        ("Pendulum-v1", "fast", "sac", 200),
+        ("Pendulum-v1", "paper", "ppo", 700),
+        ("CartPole-v1", None, "ppo", 700),
+    ],
+)
+def test_a_preset_is_where_settings_come_from_and_by_default_what_can_act(
+    tmp_path: Path, task: str, preset: str | None, policy: str, labels: int
+) -> None:
+    from backflip.rundir import RunDir
+
+    named = ["--preset", preset] if preset else []
+    call("train", task, *named, "--teacher", "oracle", "--steps", 1, "--seed", 5, "--run", tmp_path / "run")
+    settings = RunDir.open(tmp_path / "run").settings
+    assert (settings["policy"], settings["labels"]) == (policy, labels)
+    assert (settings["teacher"], settings["steps"], settings["seed"]) == ("oracle", 1, 5)
+
+
+def test_presets_are_those_of_the_experiments() -> None:
+    from backflip import cli
+    from backflip.experiments import PRESETS
+
+    assert set(get_args(cli.Preset)) == set(PRESETS)
+
+
 def test_a_run_says_where_it_is_and_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("train", "Pendulum-v1", *TINY[:-1], "1", "--run", tmp_path / "run")
     said = capsys.readouterr().out
@@ -373,6 +425,22 @@ def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixtu
     assert found["episode_steps"] == [200, 200, 200]
     assert len(found["true_returns"]) == len(found["predicted_returns"]) == 3
     assert all(-2000 < value < 0 for value in found["true_returns"])
+
+
+def test_evaluate_counts_what_a_task_without_a_true_reward_is_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    call("train", "hopper-backflip", "--teacher", "scripted", "--preset", "paper", "--run", run, *TINY[2:])
+    capsys.readouterr()
+    call("evaluate", run, "--episodes", 2, "--json")
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["behaviour_name"] == "backflips"
+    assert found["behaviour"] == [0, 0]
+    assert found["true_returns"] is None
+    call("evaluate", run, "--episodes", 1)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "backflips" in line]
+    assert line.count("0.00") == 4
 
 
 def test_evaluate_films_the_policy(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 
 from backflip.envs import Collector
-from backflip.envs.episodes import Episodes
+from backflip.envs.episodes import TOGETHER, Episodes, first_episode, first_returns, whole_episodes
 from backflip.envs.task import gymnasium_task
-from backflip.segments import Rollout
+from backflip.segments import Array, Rollout
 
 
 def _rollout(rewards: list[list[float]], ends: list[list[int]], starts: list[bool] | None = None) -> Rollout:
@@ -72,3 +72,36 @@ def test_a_pole_that_falls_returns_as_much_as_it_stood() -> None:
         ends += int(rollout.ends.sum())
     assert len(episodes.finished) == ends > 5
     assert all(true_return == steps >= 8 for true_return, steps in episodes.finished)
+
+
+def test_the_first_episode_of_each_environment_counts() -> None:
+    # Environment 0 ends after 1 + 2, and again; 1 with its last step; 2 not at all.
+    rollout = _rollout([[1, 2, 4, 8], [10, 20, 30, 40], [5, 5, 5, 5]], [[1, 2], [3], []], [True] * 3)
+    assert [first_episode(rollout, environment) for environment in range(3)] == [2, 4, 4]
+    assert first_returns(rollout) == [3, 100, 20]
+
+
+def _lean(seen: Array) -> Array:
+    """Push towards where the pole leans."""
+    return (seen[:, 2] > 0).astype(np.int64)
+
+
+def test_whole_episodes_are_whole_and_each_begins_from_its_own_seed() -> None:
+    task = gymnasium_task("CartPole-v1")
+    played = whole_episodes(task, _lean, 12, steps=150, seed=40)
+    assert [rollout.ends.shape for rollout in played] == [(150, 10), (150, 2)]
+    assert TOGETHER == 10
+    returns = [value for rollout in played for value in first_returns(rollout)]
+    assert len(set(returns)) > 5
+    for i in (0, 9, 10, 11):
+        alone = Collector(task, 1, seed=40 + i).collect(_lean, 150)
+        assert first_returns(alone)[0] == returns[i] == first_episode(alone, 0)
+
+
+def test_an_episode_that_does_not_end_is_cut() -> None:
+    (rollout,) = whole_episodes(gymnasium_task("CartPole-v1"), _lean, 2, steps=5, seed=0)
+    assert first_returns(rollout) == [5, 5]
+
+
+def test_no_episode_is_none() -> None:
+    assert whole_episodes(gymnasium_task("CartPole-v1"), _lean, 0, steps=5, seed=0) == []

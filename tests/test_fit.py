@@ -10,7 +10,16 @@ import pytest
 import torch
 from scipy import stats
 
-from backflip.fit import LARGEST_L2, SMALLEST_L2, FitConfig, Fitter, adjust_l2, bootstrap_counts, comparison_loss
+from backflip.fit import (
+    LARGEST_L2,
+    SMALLEST_L2,
+    FitConfig,
+    Fitter,
+    adjust_l2,
+    bootstrap_counts,
+    comparison_loss,
+    crop_masks,
+)
 from backflip.preferences import Changes, Comparisons, apply_changes
 from backflip.reward import Inputs, RewardConfig, RewardEnsemble
 from backflip.segments import Array, Segments
@@ -228,6 +237,74 @@ def test_on_noisy_answers_l2_moves_the_ratio_towards_the_band(make_segments: Mak
     assert (adaptive.l2 > 10 * fixed.l2).all()
 
 
+# ---- cropping
+
+
+def _stretches(masks: Array) -> tuple[Array, Array]:
+    """First step and length of each stretch, after seeing that it is one."""
+    edges = np.diff(masks, axis=-1, prepend=0, append=0)
+    assert ((edges == 1).sum(-1) == 1).all()
+    first, after = (edges == 1).argmax(-1), (edges == -1).argmax(-1)
+    return first, after - first
+
+
+def test_both_sides_of_a_comparison_are_cropped_to_one_length_from_starts_of_their_own() -> None:
+    masks = crop_masks(np.random.default_rng(0), 2000, 10, 0.5)
+    assert masks.shape == (2000, 2, 10)
+    assert set(np.unique(masks)) == {0, 1}
+    first, length = _stretches(masks)
+    np.testing.assert_array_equal(length[:, 0], length[:, 1])
+    assert (first + length).max() == 10
+    # Lengths of 5 to 10, a sixth each: 333 ± 4·√(2000·1/6·5/6) = ±67.
+    lengths, counts = np.unique(length[:, 0], return_counts=True)
+    assert lengths.tolist() == [5, 6, 7, 8, 9, 10]
+    assert np.abs(counts - 333).max() < 67
+    # Stretches of 5 start at 0 to 5, independently: 36 pairs of starts among some 333.
+    fives = first[length[:, 0] == 5]
+    assert set(np.unique(fives)) == set(range(6))
+    assert (fives[:, 0] == fives[:, 1]).mean() == pytest.approx(1 / 6, abs=4 * (5 / 36 / 333) ** 0.5)
+
+
+def test_comparisons_are_cropped_independently() -> None:
+    _, length = _stretches(crop_masks(np.random.default_rng(0), 500, 40, 0.1))
+    assert len(np.unique(length)) > 30
+
+
+@pytest.mark.parametrize(("shortest", "least"), [(0.7, 35), (0.01, 1), (0.0, 1), (0.99, 50)])
+def test_no_stretch_is_shorter_than_that_share(shortest: float, least: int) -> None:
+    _, length = _stretches(crop_masks(np.random.default_rng(0), 3000, 50, shortest))
+    assert length.min() == least
+    assert length.max() == 50
+
+
+def test_a_share_of_1_leaves_everything() -> None:
+    assert (crop_masks(np.random.default_rng(0), 30, 7, 1.0) == 1).all()
+    assert (crop_masks(np.random.default_rng(0), 30, 1, 0.5) == 1).all()
+
+
+def test_r_hat_recovers_the_reward_from_cropped_segments(make_segments: MakeSegments) -> None:
+    fitter = _fitter(_compared(make_segments, 300, steps=10), FitConfig(shortest_crop=0.7), RewardConfig())
+    plain = _fitter(_compared(make_segments, 300, steps=10), FitConfig(), RewardConfig())
+    assert fitter.fit()
+    assert plain.fit()
+    assert not _same(fitter, plain)
+    assert _spearman(fitter, make_segments(300, 10, seed=99)) >= 0.95
+
+
+def test_a_step_that_is_cropped_away_is_not_learned_from(make_segments: MakeSegments) -> None:
+    data = _compared(make_segments, 12)
+    other = replace(data, left=replace(data.left, observations=data.left.observations.copy()))
+    other.left.observations[:, 4:] += 9
+    mask = torch.ones(12, 2, 6)
+    mask[:, 0, 4:] = 0
+    cropped, changed, whole = _fitter(data), _fitter(other), _fitter(other)
+    for fitter, counts in ((cropped, mask), (changed, mask), (whole, torch.ones(12, 2, 6))):
+        assert fitter.data is not None
+        fitter._learn(fitter._tabulated(fitter.data), torch.arange(12), counts)
+    assert _same(cropped, changed)
+    assert not _same(cropped, whole)
+
+
 # ---- what a fit finds
 
 
@@ -284,7 +361,8 @@ def _assert_equal_gradients(*fitters: Fitter) -> None:
     """Two fitters that learn once from all of their data are moved alike."""
     for fitter in fitters:
         assert fitter.data is not None
-        fitter._learn(fitter._tabulated(fitter.data), torch.arange(len(fitter.data)))
+        table = fitter._tabulated(fitter.data)
+        fitter._learn(table, torch.arange(len(fitter.data)), table.mask)
     one, other = ([leaf.grad for leaf in fitter.ensemble.parameters] for fitter in fitters)
     for a, b in zip(one, other, strict=True):
         assert a is not None

@@ -38,6 +38,23 @@ def make_run(path: Path, **changes: Any) -> Any:
     return RunDir.create(path, Settings(**{"ppo": ppo, "fit": FitConfig(**QUICK_FIT), **TINY, **changes}).to_dict())
 
 
+def changes_for(policy: str) -> dict[str, Any]:
+    """A small run by SAC, with all that its preset does otherwise than the paper's, and a memory that overflows."""
+    from backflip.fit import FitConfig
+    from backflip.policies.sac import SACConfig
+    from backflip.queries import AskConfig
+
+    if policy == "ppo":
+        return {}
+    return {
+        "policy": "sac",
+        "calibrate_on": "labelled",
+        "sac": SACConfig(updates_per_step=0.05, batch=32, width=32, random_steps=1_200, capacity=9_000),
+        "fit": FitConfig(**QUICK_FIT, shortest_crop=0.7),
+        "ask": AskConfig(selector="diverse", until=0.8, session=5, recent=480),
+    }
+
+
 def content(run: Any) -> dict[str, Any]:
     """All that must be equal in two equal runs: every row of the database, and every array of r̂ and policy."""
     from backflip.files import load_arrays
@@ -62,30 +79,38 @@ def content(run: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module", params=["ppo", "sac"])
+def changes(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What sets the runs of a test apart from the smallest ones."""
+    return changes_for(request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def whole(changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run that went from its beginning to its end."""
     from backflip.loop import in_turn
 
-    run = make_run(tmp_path_factory.mktemp("whole") / "run")
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", **changes)
     in_turn(run)
     return run
 
 
-def test_in_turn_with_one_seed_gives_the_same_database_reward_and_policy_twice(whole: Any, tmp_path: Path) -> None:
+def test_in_turn_with_one_seed_gives_the_same_database_reward_and_policy_twice(
+    whole: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
     from backflip.loop import in_turn
 
-    again = make_run(tmp_path / "again")
+    again = make_run(tmp_path / "again", **changes)
     in_turn(again)
     first, second = content(whole), content(again)
     assert first == second
     assert first["event rows"] == 40
 
 
-def test_another_seed_gives_another_run(whole: Any, tmp_path: Path) -> None:
+def test_another_seed_gives_another_run(whole: Any, changes: dict[str, Any], tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
-    other = make_run(tmp_path / "other", seed=1)
+    other = make_run(tmp_path / "other", seed=1, **changes)
     in_turn(other)
     first, second = content(whole), content(other)
     assert all(first[name] != second[name] for name in ("segment", "act/policy", "reward/reward"))
@@ -96,10 +121,12 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("turns", [1, 9, 23])
-def test_a_run_that_died_and_resumed_equals_one_that_did_not(whole: Any, tmp_path: Path, turns: int) -> None:
+def test_a_run_that_died_and_resumed_equals_one_that_did_not(
+    whole: Any, changes: dict[str, Any], tmp_path: Path, turns: int
+) -> None:
     from backflip.loop import in_turn
 
-    broken = make_run(tmp_path / "broken")
+    broken = make_run(tmp_path / "broken", **changes)
     left = [turns]
 
     def die() -> None:
@@ -114,10 +141,12 @@ def test_a_run_that_died_and_resumed_equals_one_that_did_not(whole: Any, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(whole: Any, tmp_path: Path) -> None:
+def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(
+    whole: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
     from backflip.loop import in_turn
 
-    broken = make_run(tmp_path / "broken")
+    broken = make_run(tmp_path / "broken", **changes)
     program = (
         "import sys; from pathlib import Path; from backflip.loop import in_turn; from backflip.rundir import RunDir;"
         "in_turn(RunDir.open(Path(sys.argv[1])))"
@@ -135,7 +164,7 @@ def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(whole: Any, tmp_pa
 
 
 def test_the_policy_is_the_same_when_the_true_reward_is_replaced_by_nan(
-    whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answers of a run are given again to one whose environments pay NaN: whoever read them would be found out."""
     from backflip import asking, envs
@@ -158,7 +187,7 @@ def test_the_policy_is_the_same_when_the_true_reward_is_replaced_by_nan(
     task = envs.find_task("Pendulum-v1")
     monkeypatch.setitem(envs.TASKS, "Pendulum-v1", replace(task, has_true_reward=False))
     monkeypatch.setattr(asking, "make_teacher", lambda run, settings: Recorded())
-    blind = make_run(tmp_path / "blind")
+    blind = make_run(tmp_path / "blind", **changes)
     in_turn(blind)
     recent = _recent(blind)
     assert np.isnan(recent.true_rewards).all()
@@ -166,6 +195,116 @@ def test_the_policy_is_the_same_when_the_true_reward_is_replaced_by_nan(
     for name in ("event", "query", "act/policy", "fit/fitter", "fit/reward", "reward/reward"):
         assert first[name] == second[name], name
     assert first["segment"] != second["segment"]
+
+
+def evaluations(run: Any) -> dict[int, float]:
+    """Steps and values of every evaluation."""
+    lines, _ = run.metrics()
+    return {line["step"]: line["value"] for line in lines if line["name"] == "act/evaluation"}
+
+
+def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
+    whole: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    from backflip.loop import in_turn
+
+    watched = make_run(tmp_path / "watched", evaluate_steps=3_000, evaluate_episodes=2, **changes)
+    in_turn(watched)
+    assert content(watched) == content(whole)
+    assert evaluations(whole) == {}
+    # A rollout of 8 environments is 64 steps long, that of SAC 32: a segment of 30 in whole bursts of 8. The first that
+    # ends at or after each 3000 steps is followed by an evaluation.
+    rollout = 8 * (32 if changes else 64)
+    found = evaluations(watched)
+    assert list(found) == [-(-3_000 * k // rollout) * rollout for k in range(1, 6)]
+    assert all(-2_000 < value < 0 for value in found.values())
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_resumed_run_has_the_evaluations_of_one_that_did_not_die(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    found = []
+    for dies in (False, True):
+        small = {**changes_for("sac"), "steps": 6_000, "checkpoint_steps": 2_000, "labels": 12}
+        run = make_run(tmp_path / str(dies), evaluate_steps=1_000, evaluate_episodes=2, **small)
+        if dies:
+            left = [13]
+
+            def die(left: list[int] = left) -> None:
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Killed
+
+            with pytest.raises(Killed):
+                in_turn(run, die)
+            assert list(evaluations(run)) == [1024, 2048, 3072]  # the last one after the checkpoint at 2048
+        in_turn(run)
+        found.append(evaluations(run))
+    assert len(found[0]) == 6
+    assert found[0] == found[1]
+
+
+def test_a_tasks_own_discount_is_that_of_its_sac(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip import envs
+    from backflip.acting import make_policy
+    from backflip.policies.sac import SAC, SACConfig
+    from backflip.settings import Settings
+
+    task = envs.find_task("Pendulum-v1")
+    settings = Settings("Pendulum-v1", teacher="oracle", policy="sac", sac=SACConfig(capacity=10, discount=0.98))
+    for own, wanted in ((None, 0.98), (0.9, 0.9)):
+        monkeypatch.setitem(envs.TASKS, "Pendulum-v1", replace(task, discount=own))
+        policy = make_policy(settings, 1)
+        assert isinstance(policy, SAC)
+        assert policy.config.discount == wanted
+
+
+def test_nothing_is_asked_and_nobody_is_waited_for_before_the_random_steps_are_over(tmp_path: Path) -> None:
+    from backflip.acting import Act
+    from backflip.asking import Ask
+    from backflip.settings import Settings
+
+    # Two labels are asked about the untrained policy, from four segments: those of the first rollout are enough.
+    run = make_run(tmp_path / "run", **{**changes_for("sac"), "labels": 8})
+    with closing(run.store()) as store:
+        settings = Settings.from_dict(run.settings)
+        act, ask = Act(run, store, settings), Ask(run, store, settings)
+        steps = []
+        while act.step(wait=True):
+            steps.append(act.policy.steps)
+            assert ask.step() == (act.policy.steps >= 1_200)
+        assert steps == [256, 512, 768, 1024, 1280]
+        assert store.counts().asked == 2
+        assert run.told("act")["state"] == "waiting for the first answers"
+
+
+@pytest.mark.parametrize("calibrate_on", ["recent", "labelled"])
+def test_r_hat_is_normalised_on_what_is_newest_or_on_what_was_compared(tmp_path: Path, calibrate_on: str) -> None:
+    from backflip.acting import Act
+    from backflip.asking import Ask
+    from backflip.fitting import Fit
+    from backflip.segments import concatenate
+    from backflip.settings import Settings
+
+    run = make_run(tmp_path / "run", calibrate_on=calibrate_on, calibrate_steps=0, calibrate_segments=20)
+    with closing(run.store()) as store:
+        settings = Settings.from_dict(run.settings)
+        act, ask, fit = Act(run, store, settings), Ask(run, store, settings), Fit(run, store, settings)
+        while not fit.step():
+            act.step()
+            ask.step()
+        act.step()  # and there is newer behaviour than was compared
+        # Without new answers, it is measured anew only where that is another measurement.
+        assert fit.step() == (calibrate_on == "recent")
+        recent, compared = store.recent(20), store.comparisons()
+        assert recent
+        assert compared
+        labelled = concatenate([compared.left, compared.right])
+        for name, segments in {"recent": recent, "labelled": labelled}.items():
+            paid = fit.fitter.ensemble.member_rewards(segments.observations, segments.actions).reshape(3, -1)
+            normal = np.abs(paid.mean(1)).max() < 1e-3 and np.abs(paid.std(1) - 1).max() < 1e-3
+            assert normal == (name == calibrate_on), name
 
 
 def _recent(run: Any) -> Any:
@@ -223,6 +362,65 @@ def test_every_fallible_teacher_finishes_a_run(tmp_path: Path) -> None:
         assert counts.open == 0
 
 
+SCRIPTED: dict[str, Any] = {
+    "task": "hopper-backflip",
+    "teacher": "scripted",
+    "labels": 30,
+    "steps": 4_000,
+    "segment_steps": 50,
+    "checkpoint_steps": 2_000,
+}
+
+
+def test_a_script_teaches_in_turn_and_twice_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip.envs import clips, find_task, painter
+    from backflip.loop import in_turn
+
+    def drawn(*_: Any) -> Any:
+        raise AssertionError("nobody looks at clips here")
+
+    monkeypatch.setattr(clips, "draw_segment", drawn)
+    monkeypatch.setattr(painter, "Painter", drawn)
+    runs = [make_run(tmp_path / name, **SCRIPTED) for name in ("one", "two")]
+    for run in runs:
+        in_turn(run)
+    assert content(runs[0]) == content(runs[1])
+    script = find_task("hopper-backflip").script
+    assert script
+    with closing(runs[0].store()) as store:
+        given = store.preferences()
+        sides = [store.segments([query.left, query.right], states=True) for _, query in given]
+        newest = store.recent(8)
+    assert len(given) == 30
+    assert all(side.states.shape == (2, 50, 12) for side in sides)
+    scores = [[script(states, 125.0) for states in side.states] for side in sides]
+    as_judged = [answer.choice.mu == (left > right) for (answer, _), (left, right) in zip(given, scores, strict=True)]
+    assert 20 <= sum(as_judged) < 30  # one mistake in ten
+    assert np.isnan(newest.true_rewards).all()
+
+
+def test_a_scripted_run_is_recorded_in_all_its_environments(tmp_path: Path) -> None:
+    from backflip.acting import make_policy
+    from backflip.settings import Settings
+
+    settings = Settings.from_dict(make_run(tmp_path / "run", **SCRIPTED).settings)
+    assert settings.needs_states
+    policy = make_policy(settings, 50)
+    assert policy.collector.filmed == policy.collector.environments == 8
+    policy.collector.close()
+
+
+def test_a_behaviour_is_measured_while_training_where_evaluations_are_wanted(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", **{**SCRIPTED, "steps": 3_000}, evaluate_steps=2_000, evaluate_episodes=2)
+    in_turn(run)
+    lines = [line for line in run.metrics()[0] if line["name"] in ("act/behaviour", "act/evaluation")]
+    assert [line["name"] for line in lines] == ["act/behaviour"]
+    assert lines[0]["value"] == 0
+    assert 2_000 <= lines[0]["step"] < 3_000
+
+
 def test_a_task_with_choices_for_actions_and_early_ends_is_learned_from(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
@@ -268,13 +466,15 @@ def train_at_once(path: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, str(script), str(path)], stderr=subprocess.PIPE)
 
 
-def test_at_once_the_three_parts_run_beside_each_other_to_the_end(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", mode="at_once", steps=40_000)
+@pytest.mark.parametrize("policy", ["ppo", "sac"])
+def test_at_once_the_three_parts_run_beside_each_other_to_the_end(tmp_path: Path, policy: str) -> None:
+    steps = 40_000 if policy == "ppo" else 20_000
+    run = make_run(tmp_path / "run", mode="at_once", **{**changes_for(policy), "steps": steps})
     process = train_at_once(run.path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     assert run.told("run")["state"] == "finished"
-    assert run.told("act")["steps"] >= 40_000
+    assert run.told("act")["steps"] >= steps
     with closing(run.store(check=True)) as store:
         assert store.counts().labels >= 30
     assert run.newest("reward") is not None

@@ -9,9 +9,10 @@ import backflip
 from backflip.fit import FitConfig
 from backflip.loop import in_turn
 from backflip.policies.ppo import PPOConfig
+from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig
 from backflip.rundir import RunDir
-from backflip.settings import Settings
+from backflip.settings import Algorithm, Settings
 
 SOURCE = Path(backflip.__file__).parent
 DOCUMENT = SOURCE.parents[1] / "docs" / "metrics.md"
@@ -25,8 +26,10 @@ def explained() -> list[str]:
 
 @pytest.fixture(scope="module")
 def only_at_once() -> list[str]:
-    """Names that the document says are measured only where the parts run at once."""
-    return re.findall(rf"^\| `({NAME})` \|.*\(at_once only\) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    """Names that the document says are measured only elsewhere: where parts run at once, or a behaviour is new."""
+    return re.findall(
+        rf"^\| `({NAME})` \|.*\((?:at_once|novel behaviours) only\) \|$", DOCUMENT.read_text(), re.MULTILINE
+    )
 
 
 def _quoted(suffix: str) -> dict[str, str]:
@@ -52,8 +55,14 @@ def test_the_page_shows_only_what_is_measured(explained: list[str]) -> None:
     assert unknown == {}
 
 
+def _only(policy: str) -> set[str]:
+    """Names that the document says one algorithm alone measures."""
+    return set(re.findall(rf"^\| `({NAME})` \|.*\({policy.upper()}\) \|$", DOCUMENT.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("policy", "other"), [("ppo", "sac"), ("sac", "ppo")])
 def test_a_run_records_everything_that_is_explained(
-    explained: list[str], only_at_once: list[str], tmp_path: Path
+    explained: list[str], only_at_once: list[str], tmp_path: Path, policy: Algorithm, other: str
 ) -> None:
     settings = Settings(
         "Pendulum-v1",
@@ -61,15 +70,19 @@ def test_a_run_records_everything_that_is_explained(
         labels=24,
         steps=21_000,
         mode="in_turn",
+        policy=policy,
         segment_steps=20,
+        evaluate_steps=20_000,
+        evaluate_episodes=1,
         ppo=PPOConfig(epochs=1),
+        sac=SACConfig(updates_per_step=0.01, batch=16, width=16),
         fit=FitConfig(first_steps=60, steps=5),
         ask=AskConfig(half_life=1e4),
     )
     run = RunDir.create(tmp_path / "run", settings.to_dict())
     in_turn(run)
     lines, _ = run.metrics()
-    assert {line["name"] for line in lines} == set(explained) - set(only_at_once)
+    assert {line["name"] for line in lines} == set(explained) - set(only_at_once) - _only(other)
     assert all(abs(line["value"]) < float("inf") for line in lines)
     labels = [line["value"] for line in lines if line["name"] == "ask/labels"]
     assert labels[-1] == 24

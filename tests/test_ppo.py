@@ -1,6 +1,5 @@
 """PPO: its parts by numbers worked out by hand, and that it learns."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,35 +19,8 @@ from backflip.policies.running import CLIP, RunningMoments
 from backflip.segments import Array, Rollout
 
 CARTPOLE = replace(gymnasium_task("CartPole-v1"), sees_ends=True, entropy=0.0)
-FOLLOW = Task("follow", "backflip-tests/Follow-v0", "Which follows the number better?")
+FOLLOW = Task("follow", "toys:Follow-v0", "Which follows the number better?")
 SMALL = PPOConfig(environments=4, rollout_steps=16, minibatch=32, epochs=2)
-
-
-class Follow(gym.Env[Any, Any]):
-    """Two numbers are shown; half of each, as an action, is worth most."""
-
-    observation_space = spaces.Box(-1, 1, (2,), np.float32)
-    action_space = spaces.Box(-0.6, 0.6, (2,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        return self._show(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        reward = -float(np.square(action - 0.5 * self.shown).sum())
-        return self._show(), reward, False, False, {}
-
-    def _show(self) -> Array:
-        self.shown = self.np_random.uniform(-1, 1, 2).astype(np.float32)
-        return self.shown
-
-
-@pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
-    entry: Any = Follow
-    gym.register("backflip-tests/Follow-v0", entry_point=entry, max_episode_steps=8, disable_env_checker=True)
-    yield
-    del gym.registry["backflip-tests/Follow-v0"]
 
 
 def _true(rollout: Rollout) -> Array:

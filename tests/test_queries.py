@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from backflip.queries import AskConfig, LabelSchedule, pair_probabilities, random_pairs, select_queries
+from backflip.queries import (
+    SHORTLIST,
+    AskConfig,
+    LabelSchedule,
+    Selector,
+    pair_features,
+    pair_probabilities,
+    random_pairs,
+    score,
+    select_queries,
+    spread_out,
+)
 from backflip.reward import Inputs, RewardConfig, RewardEnsemble
 from backflip.segments import Array, Segments
 
@@ -67,7 +78,162 @@ def test_a_schedule_of_nothing_is_refused(total: int, steps: int) -> None:
         LabelSchedule(total, steps)
 
 
+def test_after_the_first_share_labels_are_due_in_whole_sessions() -> None:
+    # Of 100, 20 come first and 80 at a rate that hardly falls in 1000 steps: one each 12.5 steps, ten each 125.
+    schedule = LabelSchedule(100, 1000, 0.2, session=10)
+    assert [schedule.labels(t) for t in (0, 100, 115, 130, 240, 255, 990)] == [20, 20, 20, 30, 30, 40, 90]
+    assert {schedule.labels(t) for t in range(1001)} == set(range(20, 101, 10))
+
+
+def test_a_last_session_that_is_not_whole_is_due_at_the_end() -> None:
+    # 7 come first, then sessions of 10 up to 97 of 99; the last 2 with the last step.
+    schedule = LabelSchedule(99, 1000, 0.07, session=10)
+    assert [schedule.labels(t) for t in (0, 999, 1000)] == [7, 97, 99]
+    assert LabelSchedule(20, 1000, 0.5, session=50).labels(999) == 10
+    assert LabelSchedule(20, 1000, 0.5, session=50).labels(1000) == 20
+
+
+def test_a_session_of_one_label_is_the_plain_schedule() -> None:
+    plain, single = LabelSchedule(701, 10 * MILLION), LabelSchedule(701, 10 * MILLION, session=1)
+    assert [plain.labels(t) for t in range(0, 10 * MILLION, 99_999)] == [
+        single.labels(t) for t in range(0, 10 * MILLION, 99_999)
+    ]
+
+
+def test_the_rate_runs_from_where_training_begins() -> None:
+    late, early = LabelSchedule(700, 5 * MILLION, begin=MILLION), LabelSchedule(700, 4 * MILLION)
+    assert [late.labels(t) for t in (0, MILLION // 2, MILLION)] == [175, 175, 175]
+    for t in range(0, 6 * MILLION, 123_456):
+        assert late.labels(MILLION + t) == early.labels(t)
+    assert late.labels(5 * MILLION) == 700
+
+
+def test_a_run_that_ends_before_training_begins_asks_for_everything_after() -> None:
+    schedule = LabelSchedule(40, 1000, begin=5000)
+    assert [schedule.labels(t) for t in (0, 5000, 5001)] == [10, 10, 40]
+
+
 # ---- which
+
+
+def test_scores_by_hand() -> None:
+    # Two members: of one mind and unsure, of one mind and nearly sure, of different minds.
+    predicted = np.array([[0.5, 0.9, 0.9], [0.5, 0.9, 0.1]], np.float32)
+    # H(0.5) = log 2 = 0.6931, H(0.9) = -0.9·log 0.9 - 0.1·log 0.1 = 0.3251.
+    by_hand: dict[Selector, list[float]] = {
+        "variance": [0, 0, 0.16],
+        "diverse": [0, 0, 0.16],
+        "entropy": [0.6931, 0.3251, 0.6931],
+        "information": [0, 0, 0.6931 - 0.3251],
+        "uniform": [0, 0, 0],
+    }
+    for selector, worth in by_hand.items():
+        np.testing.assert_allclose(score(predicted, selector), worth, atol=1e-4)
+
+
+def test_an_answer_tells_nothing_about_members_that_agree_and_something_about_any_others() -> None:
+    rng = np.random.default_rng(0)
+    alone = rng.uniform(0.05, 0.95, (1, 500)).astype(np.float32)
+    np.testing.assert_allclose(score(np.repeat(alone, 3, 0), "information"), 0, atol=1e-6)
+    apart = rng.uniform(0.05, 0.95, (3, 500)).astype(np.float32)
+    apart[1] = np.where(np.abs(apart[0] - apart[1]) < 0.05, 1 - apart[0], apart[1])
+    assert (score(apart, "information") > 1e-4).mean() > 0.99
+    assert (score(apart, "information") >= -1e-9).all()
+
+
+@pytest.mark.parametrize("selector", ["variance", "entropy", "information", "uniform", "diverse"])
+def test_scores_of_certainty_are_numbers_and_no_side_is_favoured(selector: Selector) -> None:
+    sure = np.array([[0, 1, 1, 0.3], [0, 1, 0, 0.2]], np.float32)
+    assert np.isfinite(score(sure, selector)).all()
+    np.testing.assert_allclose(score(1 - sure, selector), score(sure, selector), atol=1e-6)
+    assert score(sure[:, :0], selector).shape == (0,)
+
+
+@pytest.mark.parametrize(("selector", "best"), [("variance", {0, 1}), ("information", {0, 1}), ("entropy", {2, 3})])
+def test_a_selector_asks_for_what_it_scores_highest(
+    make_segments: MakeSegments, selector: Selector, best: set[int]
+) -> None:
+    # Members see 0 and 1 as 3 apart, in opposite directions but one a little more (P̂ = 0.907 and 0.073: a mean of
+    # 0.49), and 2 and 3 as equal; all the others are 30 apart for everybody.
+    values = np.array([[0, 1.5, 0], [0, -1.5, 0], [500, 0, 0], [500, 0, 0], *[[30.0 * i, 0, 0] for i in range(10, 16)]])
+    ensemble = _linear([1, 1, 0], [1, -1.2, 0])
+    segments, config = _showing(make_segments, values), AskConfig(selector=selector, oversample=400)
+    pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, segments, 1, config)
+    assert set(pairs[0].tolist()) == best
+
+
+def test_what_sets_a_pair_apart_is_the_difference_of_its_mean_steps(make_segments: MakeSegments) -> None:
+    segments = make_segments(3, 4, lengths=[4, 2, 3])
+    segments.observations[1, 2:] = 1e6  # padding
+    segments.actions[1, 2:] = 1e6
+    apart = pair_features(_linear([1, 0, 0]), segments, np.array([[0, 1], [2, 2]]))
+    means = [
+        np.concatenate([segments.observations[i, :k].mean(0), segments.actions[i, :k].mean(0)])
+        for i, k in enumerate((4, 2))
+    ]
+    np.testing.assert_allclose(apart[0], means[0] - means[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(apart[1], np.zeros(5))
+
+
+def _features(*rows: list[float]) -> Array:
+    return np.array(rows, np.float32)
+
+
+def test_spreading_out_takes_the_farthest_from_all_chosen() -> None:
+    # After 1 comes 9, 8 away; then 4 (3 from 1, where 8 is 1 from 9 and 3 is 2 from 1); then 3 is 1 away from 4, as is
+    # 8 from 9, and stands first.
+    assert spread_out(_features([1], [4], [8], [9], [3]), 5).tolist()[:3] == [0, 3, 1]
+    assert spread_out(_features([1, 0], [0, 1], [0, 7], [0, -6]), 2).tolist() == [0, 2]
+
+
+def test_a_pair_and_its_mirror_image_are_the_same() -> None:
+    # -1 is 1 seen from the other side: nothing new, however far apart the two are.
+    assert spread_out(_features([100, 0], [-100, 0], [100, 3], [-100, 1]), 3).tolist() == [0, 2, 3]
+    everything = spread_out(_features([2, 1], [-2, -1], [2, 1], [5, 5]), 4).tolist()
+    assert everything[:2] == [0, 3]
+    assert sorted(everything) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 9])
+def test_spreading_out_chooses_each_once_and_no_more_than_there_are(count: int) -> None:
+    same = np.ones((5, 2), np.float32)
+    assert sorted(spread_out(same, count).tolist()) == list(range(5))[:count] or count < 5
+    assert len(set(spread_out(same, count).tolist())) == min(count, 5)
+
+
+def test_the_diverse_selector_covers_two_clusters_where_the_variance_sees_one(make_segments: MakeSegments) -> None:
+    # Members are of different minds about column 1, and for most segments a little more so than for the rest, which
+    # differ in column 2: of the pairs most in dispute, the first ones are all of one kind.
+    rng = np.random.default_rng(0)
+    values = np.zeros((120, 3))
+    values[:, 1] = np.where(np.arange(120) < 80, 1.5, 1.0) * rng.choice([-1, 1], 120)
+    values[80:, 2] = rng.choice([-1, 1], 40) * 8
+    ensemble, segments = _linear([0, 1, 0], [0, -1, 0]), _showing(make_segments, values)
+    found: dict[str, float] = {}
+    for selector in ("variance", "diverse"):
+        config = replace(AskConfig(), selector=selector)
+        kinds = []
+        for seed in range(20):
+            pairs, predicted, average = select_queries(np.random.default_rng(seed), ensemble, segments, 6, config)
+            assert len(pairs) == 6
+            assert predicted is not None
+            assert predicted.var(0).min() > average  # still pairs that members disagree on
+            kinds.append(float((pairs >= 80).any()))
+        found[selector] = float(np.mean(kinds))
+    assert found["variance"] < 0.2
+    assert found["diverse"] > 0.8
+
+
+def test_the_diverse_selector_spreads_over_the_best_few_alone(make_segments: MakeSegments) -> None:
+    values = np.random.default_rng(0).normal(size=(500, 3))
+    ensemble, segments = _linear([1, 3, 0], [1, -3, 0]), _showing(make_segments, values)
+    _, predicted, _ = select_queries(np.random.default_rng(3), ensemble, segments, 7, AskConfig(selector="diverse"))
+    candidates = pair_probabilities(ensemble, segments, random_pairs(np.random.default_rng(3), 500, 70))
+    best = np.sort(candidates.var(0))[::-1]
+    assert predicted is not None
+    assert predicted.var(0).max() == pytest.approx(best[0])  # it begins with the best
+    assert predicted.var(0).min() >= best[SHORTLIST * 7 - 1]
+    assert predicted.var(0).sum() < best[:7].sum()  # and gives some variance up
 
 
 def _linear(*coefficients: list[float]) -> RewardEnsemble:
@@ -164,10 +330,10 @@ def test_ten_times_as_many_candidates_are_looked_at(make_segments: MakeSegments)
         assert len(pairs) == 7
 
 
-@pytest.mark.parametrize("selector", ["variance", "uniform"])
+@pytest.mark.parametrize("selector", ["variance", "information", "diverse", "uniform"])
 @pytest.mark.parametrize("n", [0, 1])
-def test_nothing_to_compare_gives_no_pairs(make_segments: MakeSegments, n: int, selector: str) -> None:
-    config = replace(AskConfig(), selector=selector)  # type: ignore[arg-type]  # a Literal as pytest gives it
+def test_nothing_to_compare_gives_no_pairs(make_segments: MakeSegments, n: int, selector: Selector) -> None:
+    config = AskConfig(selector=selector)
     for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
         pairs, predicted, average = select_queries(np.random.default_rng(0), ensemble, make_segments(n), 5, config)
         assert (pairs.shape, predicted, average) == ((0, 2), None, 0.0)
@@ -178,16 +344,25 @@ def test_none_asked_for_gives_none(make_segments: MakeSegments) -> None:
     assert pairs.shape == (0, 2)
 
 
-def test_two_segments_make_one_pair(make_segments: MakeSegments) -> None:
+@pytest.mark.parametrize("selector", ["variance", "diverse"])
+def test_two_segments_make_one_pair(make_segments: MakeSegments, selector: Selector) -> None:
     for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
-        pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, make_segments(2), 5)
+        config = AskConfig(selector=selector)
+        pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, make_segments(2), 5, config)
         assert pairs.tolist() in ([[0, 1]], [[1, 0]])
 
 
-def test_no_pair_is_chosen_twice_however_few_segments_there_are(make_segments: MakeSegments) -> None:
+@pytest.mark.parametrize("selector", ["variance", "diverse"])
+def test_no_pair_is_chosen_twice_however_few_segments_there_are(
+    make_segments: MakeSegments, selector: Selector
+) -> None:
     for seed in range(20):
         pairs, predicted, _ = select_queries(
-            np.random.default_rng(seed), _linear([1, 0, 0], [0, 1, 0]), make_segments(4), 6
+            np.random.default_rng(seed),
+            _linear([1, 0, 0], [0, 1, 0]),
+            make_segments(4),
+            6,
+            AskConfig(selector=selector),
         )
         unordered = [frozenset(pair) for pair in pairs.tolist()]
         assert len(set(unordered)) == len(unordered)
@@ -195,11 +370,15 @@ def test_no_pair_is_chosen_twice_however_few_segments_there_are(make_segments: M
         assert predicted.shape == (2, len(pairs))
 
 
-@pytest.mark.parametrize("selector", ["none yet", "uniform", "variance"])
-def test_segments_are_used_once_while_there_are_enough(make_segments: MakeSegments, selector: str) -> None:
-    ensemble = None if selector == "none yet" else _linear([1, 0, 0], [0, 1, 0])
-    config = replace(AskConfig(), selector="variance" if selector == "variance" else "uniform")
-    enough = 100 if selector == "variance" else 40  # uniformly, every segment can be used; the best pairs overlap
+@pytest.mark.parametrize(
+    ("selector", "knows", "enough"),  # uniformly, every segment can be used; the best pairs overlap
+    [("uniform", False, 40), ("uniform", True, 40), ("variance", True, 100), ("diverse", True, 400)],
+)
+def test_segments_are_used_once_while_there_are_enough(
+    make_segments: MakeSegments, selector: Selector, knows: bool, enough: int
+) -> None:
+    ensemble = _linear([1, 0, 0], [0, 1, 0]) if knows else None
+    config = AskConfig(selector=selector)
     for seed in range(10):
         pairs, _, _ = select_queries(np.random.default_rng(seed), ensemble, make_segments(enough), 20, config)
         assert len(pairs) == 20

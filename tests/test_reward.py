@@ -57,6 +57,14 @@ def test_members_together_give_what_each_gives_alone(layers: int) -> None:
         np.testing.assert_allclose(raw[member], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_bounded_ensemble_gives_the_tanh_of_what_a_plain_one_gives() -> None:
+    plain, bounded = (RewardEnsemble(VECTORS, RewardConfig(width=16, bounded=bound), seed=3) for bound in (False, True))
+    observations, actions = _steps(50)
+    raw = plain.raw(100 * observations, actions).numpy()
+    assert np.abs(raw).max() > 2
+    np.testing.assert_allclose(bounded.raw(100 * observations, actions), np.tanh(raw), rtol=1e-5, atol=1e-6)
+
+
 def test_members_differ_and_seeds_differ() -> None:
     observations, actions = _steps(20)
     raw = [RewardEnsemble(VECTORS, seed=seed).raw(observations, actions).numpy() for seed in (0, 1)]

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from backflip.segments import Rollout, Segments, concatenate, cut_segments
+from backflip.envs import Collector
+from backflip.envs.task import gymnasium_task
+from backflip.segments import Array, Rollout, Segments, concatenate, cut_segments, join_rollouts
 
 RNG = np.random.default_rng(0)
 
@@ -108,3 +110,27 @@ def test_joining_the_parts_gives_the_whole() -> None:
     joined = concatenate(parts)
     assert (joined.true_rewards == whole.true_rewards).all()
     assert len(joined) == 4
+
+
+def test_two_rollouts_that_followed_each_other_joined_are_one_long_rollout() -> None:
+    def act(seen: Array) -> Array:
+        return np.where(seen[:, 1:2] > 0, 3, -1).astype(np.float32)
+
+    task = gymnasium_task("InvertedPendulum-v5")
+    whole = Collector(task, 3, seed=4, filmed=2).collect(act, 60)
+    in_parts = Collector(task, 3, seed=4, filmed=2)
+    parts = [in_parts.collect(act, steps) for steps in (17, 1, 42)]
+    joined = join_rollouts(parts)
+    ends = np.nonzero(whole.ends)[0]
+    assert ends.min() < 17 < 18 < ends.max()  # in several parts
+    assert whole.terminated.any()
+    for name in vars(whole):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name), err_msg=name)
+
+
+def test_a_joined_rollout_begins_where_its_first_part_began() -> None:
+    first, second = _rollout(4, [[3], []], starts=[True, False]), _rollout(2, [[], [1]], starts=[True, True])
+    joined = join_rollouts([first, second])
+    assert joined.starts.tolist() == [True, False]
+    assert np.argwhere(joined.ends).tolist() == [[3, 0], [5, 1]]
+    assert join_rollouts([first]).true_rewards.tolist() == first.true_rewards.tolist()

@@ -1,6 +1,8 @@
 """Settings of a run: they come back as they went, and what cannot be is refused."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +10,10 @@ import pytest
 
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
+from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig
 from backflip.reward import RewardConfig
-from backflip.settings import Settings, reset_seed
+from backflip.settings import SCRIPTED, Settings, reset_seed
 from backflip.teachers.oracle import FALLIBLE
 
 ODD = Settings(
@@ -20,12 +23,16 @@ ODD = Settings(
     steps=456_789,
     seed=7,
     mode="in_turn",
+    policy="sac",
     segment_steps=9,
+    calibrate_on="labelled",
+    evaluate_steps=5000,
     store="postgresql://u@h/d",
     ppo=PPOConfig(environments=4, minibatch=64, anneal=True),
+    sac=SACConfig(batch=64, bfloat16=False, entropy_steps=1000),
     reward=RewardConfig(members=5, deviation=0.05),
-    fit=FitConfig(band=(1.2, 1.4), l2=0.01),
-    ask=AskConfig(selector="uniform", oversample=3),
+    fit=FitConfig(band=(1.2, 1.4), l2=0.01, shortest_crop=0.5),
+    ask=AskConfig(selector="diverse", oversample=3, until=0.5, session=10),
 )
 
 
@@ -42,11 +49,13 @@ def test_values_that_this_version_does_not_know_are_left_out_and_missing_ones_ha
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"teacher": "nobody"}, r"no teacher is called 'nobody'; there are: people, oracle, .*equal"),
+        ({"teacher": "nobody"}, r"no teacher is called 'nobody'; there are: people, scripted, oracle, .*equal"),
         ({"labels": 0}, "labels is 0 and steps is 2000000; both must be at least 1"),
         ({"steps": 0}, "labels is 700 and steps is 0; both must be at least 1"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
         ({"segment_steps": 0}, "segment_steps is 0; a segment has at least one step"),
+        ({"evaluate_steps": 0}, "evaluate_steps is 0 and evaluate_episodes 10; both are at least 1, or leave"),
+        ({"evaluate_steps": 5, "evaluate_episodes": 0}, "evaluate_steps is 5 and evaluate_episodes 0; both are"),
         ({"mode": "in_turn"}, "people cannot answer in turn: .*use --mode at_once"),
     ],
 )
@@ -55,16 +64,32 @@ def test_what_cannot_be_is_refused_in_words(values: dict[str, Any], sentence: st
         Settings("hopper", **values)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "known"), [("policy", "trpo", "ppo, sac"), ("mode", "quick", "in_turn, at_once")]
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(name: str, value: str, known: str) -> None:
+    # In a process of its own: here, types are checked before anything that is said in words.
+    program = f"from backflip.settings import Settings; Settings('hopper', {name}={value!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert f"ValueError: {name} is {value!r}; it must be one of {known}\n" in done.stderr
+
+
 @pytest.mark.parametrize("minibatch", [0, 1, 2049])
 def test_a_minibatch_that_does_not_fit_a_rollout_is_refused(minibatch: int) -> None:
     with pytest.raises(ValueError, match=rf"minibatch is {minibatch}, but a rollout has 16 x 128 = 2048 steps"):
         Settings("hopper", ppo=PPOConfig(minibatch=minibatch))
 
 
-@pytest.mark.parametrize("teacher", FALLIBLE)
+@pytest.mark.parametrize("teacher", [SCRIPTED, *FALLIBLE])
 def test_every_teacher_but_people_may_answer_in_turn(teacher: str) -> None:
     assert not Settings("hopper", teacher=teacher, mode="in_turn").asks_people
     assert Settings("hopper").asks_people
+
+
+def test_only_people_and_scripts_look_at_the_simulators_states() -> None:
+    assert Settings("hopper").needs_states
+    assert Settings("hopper", teacher=SCRIPTED).needs_states
+    assert not any(Settings("hopper", teacher=teacher).needs_states for teacher in FALLIBLE)
 
 
 def test_training_begins_after_a_quarter_of_an_oracles_labels_and_a_few_of_peoples() -> None:
@@ -82,6 +107,40 @@ def test_training_begins_after_a_quarter_of_an_oracles_labels_and_a_few_of_peopl
 def test_the_schedule_is_that_of_the_settings() -> None:
     settings = Settings("hopper", teacher="oracle", steps=20_000_000)
     assert [settings.schedule.labels(t) for t in (0, 20_000_000)] == [175, 700]
+
+
+def test_a_run_of_before_there_was_a_choice_goes_on_with_ppo() -> None:
+    old = Settings("hopper", labels=5, ppo=PPOConfig(anneal=True)).to_dict()
+    for name in ("policy", "sac", "calibrate_on", "evaluate_steps", "evaluate_episodes"):
+        del old[name]
+    for name in ("until", "session"):
+        del old["ask"][name]
+    del old["fit"]["shortest_crop"]
+    settings = Settings.from_dict(old)
+    assert settings == Settings("hopper", labels=5, ppo=PPOConfig(anneal=True))
+    assert (settings.policy, settings.calibrate_on, settings.evaluate_steps) == ("ppo", "recent", None)
+
+
+def test_sac_takes_its_random_steps_before_training_and_ppo_none() -> None:
+    sac = SACConfig(random_steps=3000, entropy_steps=500)
+    assert Settings("hopper", policy="sac", sac=sac).steps_before_training == 3500
+    assert Settings("hopper", policy="ppo", sac=sac).steps_before_training == 0
+
+
+def test_labels_are_due_from_where_training_begins_to_where_asking_ends() -> None:
+    ask = AskConfig(initial_fraction=0.25, until=0.5, session=10)
+    settings = Settings("hopper", teacher="oracle", labels=200, steps=100_000, policy="sac", ask=ask)
+    begin = settings.steps_before_training
+    assert begin == 4000
+    due = settings.schedule.labels
+    assert [due(t) for t in (0, begin, 49_000, 50_000, 100_000)] == [50, 50, 190, 200, 200]
+    ppo = replace(settings, policy="ppo").schedule.labels
+    assert [ppo(t) for t in (0, 49_000, 50_000)] == [50, 190, 200]
+
+
+def test_a_run_too_short_to_train_has_a_schedule_all_the_same() -> None:
+    settings = Settings("hopper", teacher="oracle", labels=40, steps=1, policy="sac", ask=AskConfig(until=0.01))
+    assert [settings.schedule.labels(t) for t in (0, 4000, 4001)] == [10, 10, 40]
 
 
 def test_environments_begin_from_seeds_that_differ_by_run_and_checkpoint() -> None:

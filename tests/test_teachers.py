@@ -14,6 +14,7 @@ from backflip.store import Store
 from backflip.teachers import Teacher
 from backflip.teachers.oracle import FALLIBLE, Fallibility, Oracle, choose, probability, remembered_return
 from backflip.teachers.people import DRAWN_AT_ONCE, People
+from backflip.teachers.scripted import Scripted
 
 MakeSegments = Callable[..., Segments]
 LEFT, EQUAL, RIGHT, INCOMPARABLE = Choice.LEFT, Choice.EQUAL, Choice.RIGHT, Choice.INCOMPARABLE
@@ -277,6 +278,81 @@ def test_padding_is_not_judged(make_segments: MakeSegments) -> None:
     short = replace(segments, lengths=np.array([2, 2]))
     for teacher in (Fallibility(), Fallibility(memory=0.9)):
         assert Oracle(teacher).choices([Query(1, 1, 2)], short[:1], short[1:], 0.0) == [RIGHT]
+
+
+# ---- a script
+
+
+def _last(states: Array) -> float:
+    """A script that judges by the first number of the last state."""
+    return float(states[-1, 0])
+
+
+def test_a_script_answers_all_open_queries_by_the_states(kept: str, make_segments: MakeSegments) -> None:
+    with closing(Store(kept)) as store:
+        teacher = Scripted(_last, fallibility=Fallibility())
+        assert isinstance(teacher, Teacher)
+        assert teacher.teach(store) == 0
+        # The true rewards are of no use to it: there are none.
+        segments = replace(make_segments(20, state=3), true_rewards=np.full((20, 4), np.nan, np.float32))
+        queries = _ask(store, segments)
+        assert teacher.teach(store) == 10
+        assert teacher.teach(store) == 0
+        for answer, query in store.preferences():
+            left, right = store.segments([query.left, query.right], states=True).states[:, -1, 0]
+            assert answer.choice is (LEFT if left > right else RIGHT)
+            assert answer.teacher == "scripted"
+        assert len(store.preferences()) == len(queries)
+
+
+def test_a_script_judges_each_segment_once_and_without_its_padding(kept: str, make_segments: MakeSegments) -> None:
+    seen: list[Array] = []
+
+    def judge(states: Array) -> float:
+        seen.append(states)
+        return 0.0
+
+    with closing(Store(kept)) as store:
+        segments = make_segments(3, state=1, lengths=[4, 3, 2])
+        one, two, three = store.add(segments).tolist()
+        store.ask(np.array([[one, two], [two, three], [three, one]]))
+        assert Scripted(judge).teach(store) == 3
+    for judged, states, length in zip(seen, segments.states, segments.lengths, strict=True):
+        np.testing.assert_array_equal(judged, states[:length])
+
+
+def test_two_clips_that_a_script_finds_equal_are_a_tie(kept: str, make_segments: MakeSegments) -> None:
+    with closing(Store(kept)) as store:
+        _ask(store, make_segments(6, state=1))
+        Scripted(lambda states: 1.0).teach(store)
+        assert {answer.choice for answer, _ in store.preferences()} == {EQUAL}
+
+
+def test_a_script_errs_in_one_answer_of_ten_and_the_same_ones_whenever_it_is_asked(
+    tmp_path: Path, make_segments: MakeSegments
+) -> None:
+    n, given = 400, []
+    for run, batches in enumerate([(n,), (2, n - 2)]):
+        with closing(Store(tmp_path / f"{run}.db")) as store:
+            segments = make_segments(2 * n, state=1)
+            segments.states[:, :, 0] = np.tile([1, 0], n)[:, None]
+            start = 0
+            for size in batches:
+                _ask(store, segments[2 * start : 2 * (start + size)])
+                Scripted(_last, seed=3).teach(store)
+                start += size
+            given.append([(answer.query, answer.uuid, answer.choice) for answer, _ in store.preferences()])
+    assert given[0] == given[1]
+    wrong = sum(choice is RIGHT for *_, choice in given[0]) / n
+    assert wrong == pytest.approx(0.1, abs=3.5 * (0.1 * 0.9 / n) ** 0.5)
+
+
+def test_segments_without_states_are_refused_in_words(kept: str, make_segments: MakeSegments) -> None:
+    with closing(Store(kept)) as store:
+        _ask(store, make_segments(2))
+        with pytest.raises(ValueError, match="judges the simulator's states, and these segments were recorded without"):
+            Scripted(_last).teach(store)
+        assert store.counts().labels == 0
 
 
 # ---- people

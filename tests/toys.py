@@ -28,4 +28,29 @@ class DictPoint(gym.Env[dict[str, Any], Any]):
         return {"place": np.array([self.place], np.float32), "more": np.zeros(2, np.float32)}
 
 
+class Follow(gym.Env[Any, Any]):
+    """Two numbers are shown; half of each, as an action, is worth most. It may end itself after some steps."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-0.6, 0.6, (2,), np.float32)
+
+    def __init__(self, falls: int | None = None) -> None:
+        self.falls = falls
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._show(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = -float(np.square(action - 0.5 * self.shown).sum())
+        self.steps += 1
+        return self._show(), reward, self.steps == self.falls, False, {}
+
+    def _show(self) -> Any:
+        self.shown = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.shown
+
+
 gym.register("DictPoint-v0", "toys:DictPoint", max_episode_steps=40)
+gym.register("Follow-v0", "toys:Follow", max_episode_steps=8, disable_env_checker=True)

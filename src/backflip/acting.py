@@ -7,9 +7,11 @@ import numpy as np
 
 from backflip.envs import Collector, find_task
 from backflip.envs.collect import has_simulator_state
-from backflip.envs.episodes import Episodes
+from backflip.envs.episodes import LONGEST_EPISODE, Episodes, first_behaviours, first_returns, whole_episodes
 from backflip.envs.facts import facts
+from backflip.policies import Policy
 from backflip.policies.ppo import PPO
+from backflip.policies.sac import SAC
 from backflip.published import RECORD_STEPS, Published
 from backflip.rundir import RunDir
 from backflip.segments import Array, Rollout, cut_segments
@@ -49,18 +51,25 @@ class Act:
         Args:
             wait: once there is enough to ask about, rather wait for the first r̂ than use up steps.
         """
-        self.reward.refresh()
+        newer = self.reward.refresh()
         if self.reward.ensemble is None:
-            if wait and self.store.counts().segments >= self.settings.segments_before_training:
+            if wait and self._has_shown_enough():
                 self.tell("waiting for the first answers")
                 return False
             rollout = self.policy.explore()
         else:
+            if newer:
+                self.policy.repay(self.reward.ensemble.reward)
             self._film_now_and_then()
             rollout = self.policy.train(self._pay)
         self._show(rollout)
         self._measure(rollout)
+        self._evaluate_now_and_then(rollout.ends.size)
         return True
+
+    def _has_shown_enough(self) -> bool:
+        shown = self.store.counts().segments >= self.settings.segments_before_training
+        return shown and self.policy.steps >= self.settings.steps_before_training
 
     def _film_now_and_then(self) -> None:
         if self._films_as_it_happens:
@@ -80,7 +89,7 @@ class Act:
             self.policy.steps,
             np.random.default_rng([self.settings.seed, self.policy.iteration]),
             most=None if self.reward.ensemble is None else self.settings.segments_per_rollout,
-            drawable_only=self.settings.asks_people,
+            drawable_only=self.settings.needs_states,
         )
         self.store.add(segments)
 
@@ -106,6 +115,24 @@ class Act:
             self.episodes.finished.clear()
         self.run.record(steps, values)
         self.tell("exploring" if self.reward.ensemble is None else "training")
+
+    def _evaluate_now_and_then(self, taken: int) -> None:
+        """Whole episodes without exploration, for the record."""
+        every, steps = self.settings.evaluate_steps, self.policy.steps
+        if every is None or steps // every == (steps - taken) // every:
+            return
+        length = self.facts.episode_steps or LONGEST_EPISODE
+        seed = reset_seed(self.settings.seed, -1 - steps // every)
+        played = whole_episodes(
+            self.policy.collector.task, self.policy.choose, self.settings.evaluate_episodes, length, seed
+        )
+        task, values = self.policy.collector.task, {}
+        if task.has_true_reward:
+            values["act/evaluation"] = float(np.mean([value for part in played for value in first_returns(part)]))
+        if task.behaviour is not None:
+            shown = [value for part in played for value in first_behaviours(task, part)]
+            values["act/behaviour"] = float(np.mean(shown))
+        self.run.record(steps, values)
 
     def tell(self, state: str) -> None:
         """Let everybody know how far the policy is."""
@@ -137,10 +164,18 @@ class Act:
         self.episodes = Episodes(self.policy.collector.environments)
 
 
-def make_policy(settings: Settings, segment_steps: int) -> PPO:
+def make_policy(settings: Settings, segment_steps: int) -> Policy:
     """An untrained policy in fresh environments; its rollouts are at least as long as a segment."""
     task = find_task(settings.task)
-    filmed = FILMED if settings.asks_people else 0
-    collector = Collector(task, settings.ppo.environments, reset_seed(settings.seed, 0), filmed)
+    environments = settings.ppo.environments if settings.policy == "ppo" else settings.sac.environments
+    filmed = (FILMED if settings.asks_people else environments) if settings.needs_states else 0
+    collector = Collector(task, environments, reset_seed(settings.seed, 0), filmed)
+    if settings.policy == "sac":
+        return SAC(
+            collector,
+            replace(settings.sac, discount=task.discount or settings.sac.discount),
+            settings.seed,
+            segment_steps,
+        )
     ppo = replace(settings.ppo, entropy=task.entropy, rollout_steps=max(settings.ppo.rollout_steps, segment_steps))
     return PPO(collector, ppo, settings.seed, settings.steps)

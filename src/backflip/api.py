@@ -12,11 +12,11 @@ from backflip.envs import Task, find_task
 from backflip.envs.collect import has_simulator_state, small_frame
 from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
-from backflip.experiments import ORACLE_STEPS, PEOPLE_STEPS
+from backflip.experiments import settings_for
 from backflip.loop import at_once, in_turn
 from backflip.processes import Part
 from backflip.rundir import RunDir, RunError
-from backflip.settings import PEOPLE, Mode, Settings
+from backflip.settings import PEOPLE, SCRIPTED, Mode, Settings
 from backflip.store import Store
 
 Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
@@ -26,7 +26,8 @@ def train(
     task: str,
     *,
     teacher: str = PEOPLE,
-    labels: int = 700,
+    preset: str | None = None,
+    labels: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     run: str | Path | None = None,
@@ -40,9 +41,10 @@ def train(
 
     Args:
         task: a name from `backflip tasks`, or any Gymnasium id.
-        teacher: people, oracle, stochastic, mistake, skip, myopic or equal.
-        labels: comparisons to ask for in all.
-        steps: environment steps; by default two million, and with people as many as they like.
+        teacher: people, scripted, oracle, stochastic, mistake, skip, myopic or equal.
+        preset: fast (SAC, few labels) or paper; by default fast wherever actions are numbers with bounds.
+        labels: comparisons to ask for in all; by default the preset's.
+        steps: environment steps; by default the preset's, and with people as many as they like.
         run: a directory that does not exist yet; by default one in `runs/`.
         mode: in_turn is reproducible, at_once (a process each) is for people; by default whichever fits the teacher.
             With at_once, call this from a module that guards its main code with `if __name__ == "__main__"`.
@@ -54,16 +56,9 @@ def train(
         UnknownTask: no such task or environment.
         RunError: the run directory cannot be made.
     """
-    by_people = teacher == PEOPLE
-    settings = Settings(
-        task=task,
-        teacher=teacher,
-        labels=labels,
-        steps=steps if steps is not None else PEOPLE_STEPS if by_people else ORACLE_STEPS,
-        seed=seed,
-        mode=mode or ("at_once" if by_people else "in_turn"),
-        **others,
-    )
+    given = {"labels": labels, "steps": steps, "mode": mode}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = settings_for(task, preset, teacher=teacher, seed=seed, **given, **others)
     directory = start(settings, None if run is None else Path(run))
     go_on(directory, lambda: watch(directory) if watch else None)
     return directory.path
@@ -80,17 +75,33 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         StoreError: the database cannot be used.
     """
     task = find_task(settings.task)
-    facts(task)  # an environment that cannot be made should fail here, with nothing written
+    told = facts(task)  # an environment that cannot be made should fail here, with nothing written
+    if settings.policy == "sac" and not told.bounded:
+        raise ValueError(
+            f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
+        )
     if settings.store:
         _must_be_empty(settings.store)
-    if not task.has_true_reward and not settings.asks_people:
-        raise ValueError(
-            f"{task.name} has no reward that an oracle could read; it is taught by people: --teacher people"
-        )
+    _must_be_teachable(task, settings)
     if settings.asks_people:
         _must_be_drawable(task)
     name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+
+
+def _must_be_teachable(task: Task, settings: Settings) -> None:
+    """Refuse a synthetic teacher that would have nothing to judge by."""
+    if settings.teacher == SCRIPTED:
+        if task.script is None:
+            other = "oracle" if task.has_true_reward else PEOPLE
+            raise ValueError(
+                f"{task.name} has no script that could judge its clips in a person's place; use --teacher {other}"
+            )
+    elif not settings.asks_people and not task.has_true_reward:
+        or_script = ", or by a script in their place: --teacher scripted" if task.script else ""
+        raise ValueError(
+            f"{task.name} has no reward that an oracle could read; it is taught by people: --teacher people{or_script}"
+        )
 
 
 def _must_be_drawable(task: Task) -> None:

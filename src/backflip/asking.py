@@ -4,14 +4,16 @@ import numpy as np
 
 from backflip.envs import find_task
 from backflip.envs.clips import draw_segment, save_clip
+from backflip.envs.facts import facts
 from backflip.published import RECORD_STEPS, Published
 from backflip.queries import pair_probabilities, select_queries
 from backflip.rundir import RunDir
-from backflip.settings import Settings
+from backflip.settings import SCRIPTED, Settings
 from backflip.store import Store
 from backflip.teachers import Teacher
 from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
+from backflip.teachers.scripted import Scripted
 
 
 class Ask:
@@ -46,7 +48,10 @@ class Ask:
         if missing <= 0:
             return 0
         counts, ask = self.store.counts(), self.settings.ask
-        if self.reward.ensemble is None and counts.segments < self.settings.segments_before_training:
+        if self.reward.ensemble is None and (
+            counts.segments < self.settings.segments_before_training
+            or policy_steps < self.settings.steps_before_training
+        ):
             return 0
         rng = np.random.default_rng([self.settings.seed, counts.asked, policy_steps, self.reward.version])
         # As many as the candidate pairs have sides: reading all that are recent would cost fifty times as much.
@@ -86,7 +91,11 @@ class Ask:
 
 def make_teacher(run: RunDir, settings: Settings) -> Teacher:
     """The teacher that a run's settings name."""
+    task = find_task(settings.task)
     if settings.asks_people:
-        task = find_task(settings.task)
         return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)))
+    if settings.teacher == SCRIPTED:
+        script, rate = task.script, facts(task).steps_per_second
+        assert script is not None  # api.start saw to it
+        return Scripted(lambda states: script(states, rate), settings.seed)
     return Oracle(FALLIBLE[settings.teacher], settings.seed, settings.teacher)

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
     from backflip.settings import Settings
 
-Teacher = Literal["people", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
+Teacher = Literal["people", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
 Mode = Literal["in_turn", "at_once"]
+Preset = Literal["fast", "paper"]
 # Options whose help text says what happens without them.
 Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
 How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
+Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
 Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
 File = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -76,6 +78,7 @@ def demo(
 def train(
     task: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None,
     teacher: Annotated[Teacher | None, Who] = None,
+    preset: Annotated[Preset | None, Which] = None,
     labels: Annotated[int | None, Number] = None,
     steps: Annotated[int | None, Number] = None,
     seed: Annotated[int | None, Number] = None,
@@ -91,9 +94,11 @@ def train(
 
     Args:
         task: a name from `backflip tasks`, or any Gymnasium id.
-        teacher: people (the default) answer on the page; the others are synthetic and read the true reward.
-        labels: comparisons to ask for in all; by default 700.
-        steps: environment steps; by default 2 million, and with people until you end it.
+        teacher: people (the default) answer on the page; scripted judges a new behaviour in their place; the others are
+            synthetic and read the true reward.
+        preset: fast (SAC, few labels) or paper (as the paper has it); by default fast wherever it can act.
+        labels: comparisons to ask for in all; by default 200, in the paper's preset 700.
+        steps: environment steps; by default 300,000, in the paper's preset 2 million, and with people until you end it.
         seed: seed of everything random; by default 0.
         run: the run directory; by default a new one in runs/.
         mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
@@ -103,8 +108,7 @@ def train(
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
     """
-    from backflip.experiments import ORACLE_STEPS, PEOPLE_STEPS
-    from backflip.settings import PEOPLE, Settings
+    from backflip.experiments import settings_for
 
     given: dict[str, Any] = {
         "task": task,
@@ -118,6 +122,8 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if like:
+        if preset:
+            raise Unusable(f"--like repeats the settings of {like}; leave --preset out")
         before = _settings(RunDir.open(like))
         if before.store and store is None:
             raise Unusable(
@@ -129,13 +135,8 @@ def train(
         return
     if task is None:
         raise Unusable("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
-    people = given.get("teacher", PEOPLE) == PEOPLE
-    usual: dict[str, Any] = {
-        "steps": PEOPLE_STEPS if people else ORACLE_STEPS,
-        "mode": "at_once" if people else "in_turn",
-    }
     with _usable():
-        settings = Settings(**{**usual, **given})
+        settings = settings_for(**{**given, "task": task, "preset": preset})
     _train(settings, run, port, browser)
 
 
@@ -205,7 +206,7 @@ def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, Fil
         title=f"{found.task} after {found.policy_steps:,} steps, {many}",
     )
     for name, figures in summary(found).items():
-        table.add_row(name, *(f"{figure:.1f}" for figure in figures))
+        table.add_row(name, *(f"{figure:.{2 if name == found.behaviour_name else 1}f}" for figure in figures))
     out.print(table)
     if video:
         out.print(f"filmed: {video}", highlight=False, soft_wrap=True)
@@ -228,7 +229,8 @@ def tasks() -> None:
     from backflip.envs import TASKS
 
     for task in TASKS.values():
-        reward = "" if task.has_true_reward else ", no true reward: only people can teach it"
+        teachers = "people, or a script in their place," if task.script else "only people"
+        reward = "" if task.has_true_reward else f", no true reward: {teachers} can teach it"
         out.print(f"[bold]{task.name}[/] ({task.environment}{reward})", highlight=False, soft_wrap=True)
         out.print(f"  {task.question}", highlight=False, soft_wrap=True)
     out.print("\nAny Gymnasium id works too: backflip train Pendulum-v1", highlight=False)

@@ -9,16 +9,14 @@ from PIL import Image
 from backflip.acting import make_policy
 from backflip.envs import Collector
 from backflip.envs.clips import draw_segment
+from backflip.envs.episodes import LONGEST_EPISODE, first_behaviours, first_episode, first_returns, whole_episodes
 from backflip.envs.facts import facts
 from backflip.loop import one_thread
-from backflip.policies.ppo import PPO
+from backflip.policies import Policy
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
-from backflip.segments import Rollout
 from backflip.settings import Settings
 
-LONGEST_EPISODE = 5000
-"""Steps after which an episode without a time limit is taken as it is."""
 PICTURES = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 
 
@@ -32,6 +30,10 @@ class Evaluation:
     """Of each episode; None where the task has no reward."""
     predicted_returns: list[float] | None
     """The same by r̂; None before there is one."""
+    behaviour_name: str | None
+    """What tells how well it was learned, where no reward does; None where the task has nothing of the kind."""
+    behaviour: list[float] | None
+    """The same in numbers, of each episode."""
     episode_steps: list[int]
 
 
@@ -40,6 +42,7 @@ def summary(found: Evaluation) -> dict[str, list[float]]:
     measured: dict[str, list[float] | list[int] | None] = {
         "true return": found.true_returns,
         "r̂ return": found.predicted_returns,
+        found.behaviour_name or "": found.behaviour,
         "steps": found.episode_steps,
     }
     return {
@@ -49,7 +52,7 @@ def summary(found: Evaluation) -> dict[str, list[float]]:
     }
 
 
-def load_policy(run: RunDir) -> PPO:
+def load_policy(run: RunDir) -> Policy:
     """A run's newest policy, in fresh environments.
 
     Raises:
@@ -85,32 +88,25 @@ def evaluate(run: RunDir, episodes: int = 10, seed: int = 10_000) -> Evaluation:
     steps = facts(task).episode_steps or LONGEST_EPISODE
     true_returns: list[float] = []
     predicted: list[float] = []
+    shown: list[float] = []
     lengths: list[int] = []
-    for first in range(0, episodes, 8):
-        count = min(8, episodes - first)
-        collector = Collector(task, count, seed + first)
-        rollout = collector.collect(policy.choose, steps)
-        collector.close()
+    for rollout in whole_episodes(task, policy.choose, episodes, steps, seed):
         paid = None if ensemble is None else ensemble.reward(rollout.observations, rollout.actions)
-        for environment in range(count):
-            length = first_episode(rollout, environment)
-            lengths.append(length)
-            true_returns.append(float(rollout.true_rewards[:length, environment].sum()))
+        true_returns += first_returns(rollout)
+        shown += first_behaviours(task, rollout)
+        for environment in range(rollout.ends.shape[1]):
+            lengths.append(first_episode(rollout, environment))
             if paid is not None:
-                predicted.append(float(paid[:length, environment].sum()))
+                predicted.append(float(paid[: lengths[-1], environment].sum()))
     return Evaluation(
         task=task.name,
         policy_steps=policy.steps,
         true_returns=true_returns if task.has_true_reward else None,
         predicted_returns=predicted if ensemble is not None else None,
+        behaviour_name=task.behaviour.name if task.behaviour else None,
+        behaviour=shown if task.behaviour else None,
         episode_steps=lengths,
     )
-
-
-def first_episode(rollout: Rollout, environment: int) -> int:
-    """Steps of an environment's first episode in a rollout that began with it."""
-    ends = np.flatnonzero(rollout.ends[:, environment])
-    return int(ends[0]) + 1 if len(ends) else len(rollout.ends)
 
 
 def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from backflip.files import load_arrays, save_arrays
@@ -42,6 +42,8 @@ class FitConfig:
     """Factor by which it moves in a minibatch (Ibarz 2018, A.3)."""
     band: tuple[float, float] = (1.1, 1.5)
     """Validation loss over training loss is held between these (§2.2.3)."""
+    shortest_crop: float = 1.0
+    """In each minibatch only a stretch of every segment counts, this share of it or more (Park et al. 2022, SURF)."""
     memory: float = 0.99
     """Weight of the past in the running losses that the band is compared with."""
 
@@ -86,6 +88,15 @@ def _scramble(x: Any) -> Any:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+def crop_masks(rng: np.random.Generator, comparisons: int, steps: int, shortest: float) -> Float32[np.ndarray, "b 2 k"]:
+    """Stretches of segments: one length for both sides of a comparison, a start for each (Park et al. 2022, SURF)."""
+    length = rng.integers(max(1, round(shortest * steps)), steps + 1, (comparisons, 1, 1))
+    start = rng.integers(0, steps - length + 1, (comparisons, 2, 1))
+    step = np.arange(steps)
+    masks: Float32[np.ndarray, "b 2 k"] = ((step >= start) & (step < start + length)).astype(np.float32)
+    return masks
 
 
 def adjust_l2(
@@ -163,7 +174,11 @@ class Fitter:
         size = min(n, self.config.batch, max(8, self.config.batch_steps // k))
         order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
         for step in range(steps):
-            self._learn(table, torch.from_numpy(order[step * size : (step + 1) * size]))
+            chosen = torch.from_numpy(order[step * size : (step + 1) * size])
+            mask = table.mask[chosen]
+            if self.config.shortest_crop < 1:
+                mask = mask * torch.from_numpy(crop_masks(rng, size, k, self.config.shortest_crop))
+            self._learn(table, chosen, mask)
         self.fits += 1
         self.seconds = time.perf_counter() - started
         return True
@@ -185,12 +200,12 @@ class Fitter:
             held_out=(counts == 0) * weight,
         )
 
-    def _learn(self, table: Table, chosen: Int64[Tensor, " b"]) -> None:
+    def _learn(self, table: Table, chosen: Int64[Tensor, " b"], mask: Float[Tensor, "b 2 k"]) -> None:
         """One minibatch for all members: each learns from its bootstrap and is validated on what that leaves out."""
         features, mu = table.features[chosen], table.mu[chosen]
         train, held_out = table.train[:, chosen], table.held_out[:, chosen]
         outputs = self.ensemble.forward(features.flatten(0, 2)).reshape(-1, *features.shape[:3])
-        left, right = (outputs * table.mask[chosen]).sum(-1).unbind(-1)
+        left, right = (outputs * mask).sum(-1).unbind(-1)
         losses = comparison_loss(left, right, mu, self.config.error_rate)
         loss = ((losses * train).sum(1) / train.sum(1).clamp_min(1e-9)).sum()
         gradients = torch.autograd.grad(loss, self.ensemble.parameters)

@@ -8,6 +8,7 @@ from backflip.files import write_whole
 from backflip.fit import Fitter
 from backflip.reward import Inputs, RewardEnsemble
 from backflip.rundir import RunDir
+from backflip.segments import Segments, concatenate
 from backflip.settings import Settings
 from backflip.store import Store
 
@@ -28,7 +29,11 @@ class Fit:
         policy_steps = int(self.run.told("act").get("steps", 0))
         changes = self.store.changes(self.fitter.last_event)
         fitted = self.fitter.absorb(changes) and self._enough() and self.fitter.fit()
-        moved = self.fitter.fits > 0 and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
+        moved = (
+            self.settings.calibrate_on == "recent"
+            and self.fitter.fits > 0
+            and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
+        )
         if fitted or moved:
             self._publish(policy_steps)
         if fitted:
@@ -47,11 +52,10 @@ class Fit:
 
     def _publish(self, policy_steps: int) -> None:
         assert self.fitter.data is not None
-        recent = self.store.recent(self.settings.calibrate_segments)
-        assert recent is not None
-        counted = recent.mask() > 0
         ensemble = self.fitter.ensemble
-        ensemble.calibrate(recent.observations[counted], recent.actions[counted])
+        on = self._calibration()
+        counted = on.mask() > 0
+        ensemble.calibrate(on.observations[counted], on.actions[counted])
         untrained = self.fitter.data.left[slice(self.settings.labels_before_training)]
         begun = untrained.mask() > 0
         ensemble.baseline = float(ensemble.reward(untrained.observations[begun], untrained.actions[begun]).mean())
@@ -66,6 +70,15 @@ class Fit:
             comparisons=len(self.fitter.data),
             last_event=self.fitter.last_event,
         )
+
+    def _calibration(self) -> Segments:
+        """The segments that r̂ is normalised on."""
+        data = self.fitter.data
+        if self.settings.calibrate_on == "labelled" and data is not None:
+            return concatenate([data.left.without_states(), data.right.without_states()])
+        recent = self.store.recent(self.settings.calibrate_segments)
+        assert recent is not None
+        return recent
 
     def save(self, number: int) -> None:
         """A checkpoint."""

@@ -6,12 +6,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from backflip.reward import RewardEnsemble, probability_left
 from backflip.segments import Segments
 
-Selector = Literal["variance", "uniform"]
+Selector = Literal["variance", "entropy", "information", "diverse", "uniform"]
+
+SHORTLIST = 3
+"""The diverse selector spreads its choice over the best so many candidates for each query."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class AskConfig:
     """How queries are chosen."""
 
     selector: Selector = "variance"
-    """By the ensemble's variance of P̂(left) (§2.2.4), or uniformly at random (the paper's ablation)."""
+    """By the ensemble's variance of P̂(left) (§2.2.4), by another score (see `score`), by variance and then spread over
+    behaviours (`spread_out`), or uniformly at random (the paper's ablation)."""
     oversample: int = 10
     """Candidate pairs for each query that is asked (A)."""
     error_rate: float = 0.1
@@ -28,6 +32,10 @@ class AskConfig:
     """Share of the labels asked before training, about the untrained policy (A.1)."""
     half_life: float = 2e6
     """Environment steps after which the label rate has fallen to a half (A.1)."""
+    until: float = 1.0
+    """Share of the run's steps by whose end all labels are asked (A.1: all)."""
+    session: int = 1
+    """Labels are asked for in groups of so many."""
     recent: int = 1000
     """Candidate segments are drawn from the newest so many."""
     open_queries: int = 12
@@ -46,6 +54,10 @@ class LabelSchedule:
     """Environment steps T in the whole run."""
     initial_fraction: float = 0.25
     half_life: float = 2e6
+    session: int = 1
+    """After the first share, labels are due in groups of so many."""
+    begin: int = 0
+    """Environment steps before training begins; T is counted from there."""
 
     def __post_init__(self) -> None:
         if self.total < 0 or self.steps < 1:
@@ -62,10 +74,13 @@ class LabelSchedule:
         """Labels due once the policy has taken T steps: N₀ + (N - N₀)·ln(1 + T/h) / ln(1 + T_end/h).
 
         The closed form of the integral of the rate h/(T + h) over training, scaled to reach N at the end; to the
-        nearest whole label.
+        nearest whole label, and down to whole sessions.
         """
-        done = math.log1p(min(policy_steps, self.steps) / self.half_life) / math.log1p(self.steps / self.half_life)
-        return self.initial + math.floor((self.total - self.initial) * done + 0.5)
+        whole = max(1, self.steps - self.begin)
+        taken = min(max(0, policy_steps - self.begin), whole)
+        done = math.log1p(taken / self.half_life) / math.log1p(whole / self.half_life)
+        more = math.floor((self.total - self.initial) * done + 0.5)
+        return self.total if done >= 1 else self.initial + more - more % self.session
 
 
 def pair_probabilities(
@@ -95,11 +110,10 @@ def select_queries(
     count: int,
     config: AskConfig | None = None,
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
-    """Choose `count` pairs of positions out of `oversample` times as many: those the members disagree on most (§2.2.4).
+    """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
-    Disagreement is the variance over members of P̂(left) of the pair. A segment is used once as long as there are
-    enough, a pair is never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates
-    are taken.
+    A segment is used once as long as there are enough, a pair is never chosen twice. Without an ensemble, or with the
+    selector "uniform", the first candidates are taken.
 
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.
@@ -109,10 +123,60 @@ def select_queries(
     if ensemble is None or len(pairs) == 0:
         return pairs[_distinct(pairs, count)], None, 0.0
     predicted = pair_probabilities(ensemble, segments, pairs, config.error_rate)
-    variance = predicted.var(axis=0)
-    order = np.argsort(-variance, kind="stable") if config.selector == "variance" else np.arange(len(pairs))
+    order = np.argsort(-score(predicted, config.selector), kind="stable")
+    if config.selector == "diverse":
+        order = order[: SHORTLIST * count]
+        order = order[spread_out(pair_features(ensemble, segments, pairs[order]), count)]
     chosen = order[_distinct(pairs[order], count)]
-    return pairs[chosen], predicted[:, chosen], float(variance.mean())
+    return pairs[chosen], predicted[:, chosen], float(predicted.var(axis=0).mean())
+
+
+def score(predicted: Float32[np.ndarray, "m q"], selector: Selector) -> Float64[np.ndarray, " q"]:
+    """How much each pair is worth asking about, from each member's P̂(left); H is the entropy of a choice in nats.
+
+    variance (and diverse): Var P̂ over the members (§2.2.4). entropy: H(mean P̂). information: H(mean P̂) - mean H(P̂),
+    what the answer would tell about which member is right (Houlsby et al. 2011, BALD). uniform: all the same.
+    """
+    p = predicted.astype(np.float64)
+    if selector == "uniform":
+        return np.zeros(p.shape[1])
+    if selector in ("variance", "diverse"):
+        variance: Float64[np.ndarray, " q"] = p.var(axis=0)
+        return variance
+    both = _entropy(p.mean(axis=0))
+    worth: Float64[np.ndarray, " q"] = both if selector == "entropy" else both - _entropy(p).mean(axis=0)
+    return worth
+
+
+def _entropy(p: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """-p·log p - (1-p)·log(1-p)."""
+    q = 1 - p
+    nats: Float64[np.ndarray, "*n"] = -p * np.log(np.maximum(p, 1e-12)) - q * np.log(np.maximum(q, 1e-12))
+    return nats
+
+
+def pair_features(
+    ensemble: RewardEnsemble, segments: Segments, pairs: Int64[np.ndarray, "q 2"]
+) -> Float32[np.ndarray, "q i"]:
+    """What sets the two sides of a pair apart: the difference of their mean inputs to r̂."""
+    inputs = ensemble.features(segments.observations, segments.actions).numpy()
+    mask = segments.mask()
+    means = (inputs.reshape(*mask.shape, -1) * mask[..., None]).sum(1) / segments.lengths[:, None]
+    apart: Float32[np.ndarray, "q i"] = (means[pairs[:, 0]] - means[pairs[:, 1]]).astype(np.float32)
+    return apart
+
+
+def spread_out(features: Float32[np.ndarray, "q i"], count: int) -> Int64[np.ndarray, " c"]:
+    """Greedy k-centre: the first, then always the one farthest from all chosen; a pair's sides have no order."""
+    chosen = [0]
+    distance = np.full(len(features), np.inf)
+    while len(chosen) < min(count, len(features)):
+        last = features[chosen[-1]]
+        nearer = np.minimum(((features - last) ** 2).sum(1), ((features + last) ** 2).sum(1))
+        distance = np.minimum(distance, nearer)
+        distance[chosen] = -1
+        chosen.append(int(distance.argmax()))
+    return np.array(chosen, np.int64)
 
 
 def _distinct(pairs: Int64[np.ndarray, "q 2"], count: int) -> Int64[np.ndarray, " c"]:

@@ -29,6 +29,8 @@ class RewardConfig:
     """Hidden layers of each (A.1)."""
     width: int = 64
     """Units of each hidden layer (A.1)."""
+    bounded: bool = False
+    """Bound each output by a tanh (PEBBLE): far from everything that was compared, r̂ cannot be large."""
     deviation: float = 1.0
     """Standard deviation of each member's output on recent behaviour (A.1)."""
 
@@ -116,7 +118,7 @@ class RewardEnsemble:
             x = torch.baddbmm(self.parameters[2 * layer + 1], x, self.parameters[2 * layer])
             if layer + 1 < layers:
                 x = torch.nn.functional.leaky_relu(x, LEAK)
-        return x[..., 0]
+        return torch.tanh(x[..., 0]) if self.config.bounded else x[..., 0]
 
     def raw(
         self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]

@@ -33,6 +33,15 @@ class Rollout:
     """What each environment shows now, after the last step."""
 
 
+def join_rollouts(parts: list[Rollout]) -> Rollout:
+    """Rollouts that followed each other in the same environments, as one."""
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("observations", "actions", "true_rewards", "states", "ends", "end_observations", "terminated")
+    }
+    return Rollout(**joined, starts=parts[0].starts, last_observations=parts[-1].last_observations)
+
+
 @dataclass(frozen=True)
 class Segments:
     """n segments of k steps each, as stacked arrays; the unit that people compare (§2.1).

@@ -5,12 +5,15 @@ from typing import Any, Literal, get_args
 
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
+from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig, LabelSchedule
 from backflip.reward import RewardConfig
 from backflip.teachers.oracle import FALLIBLE
 
 Mode = Literal["in_turn", "at_once"]
+Algorithm = Literal["ppo", "sac"]
 PEOPLE = "people"
+SCRIPTED = "scripted"
 
 
 @dataclass(frozen=True)
@@ -19,43 +22,60 @@ class Settings:
 
     task: str
     teacher: str = PEOPLE
-    """people, oracle, or one of B-Pref's fallible teachers."""
+    """people, scripted (a script in their place), oracle, or one of B-Pref's fallible teachers."""
     labels: int = 700
     """Comparisons to ask for in all (§3.1.1)."""
     steps: int = 2_000_000
     """Environment steps in all; with people, the run may be stopped and resumed at any time."""
     seed: int = 0
     mode: Mode = "at_once"
+    policy: Algorithm = "ppo"
     segment_steps: int | None = None
     """Steps of a segment; by default 1.5 seconds of the task's own time (A.1)."""
     first_answers: int = 10
     """With people: comparisons before the first r̂. They should soon see that their choices matter."""
     segments_per_rollout: int = 16
     """Segments kept of each rollout while training, as candidates."""
+    calibrate_on: Literal["recent", "labelled"] = "recent"
+    """r̂ is normalised on the newest segments, or on those of the comparisons. What an off-policy critic has learned
+    about old behaviour goes on being right as long as the zero of r̂ stays where it is."""
     calibrate_steps: int = 20_000
     """r̂ is normalised anew when the policy has taken so many steps, or after a fit."""
     calibrate_segments: int = 100
     """Newest segments that r̂ is normalised on."""
     checkpoint_steps: int = 100_000
     """Environment steps between checkpoints; environments begin anew at each, so that a resumed run is the same run."""
+    evaluate_steps: int | None = None
+    """Environment steps between two evaluations without exploration, by the true reward; by default there are none."""
+    evaluate_episodes: int = 10
+    """Whole episodes of one evaluation."""
     store: str | None = None
     """URL of a PostgreSQL database, instead of SQLite in the run directory."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    sac: SACConfig = field(default_factory=SACConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
 
     def __post_init__(self) -> None:
-        if self.teacher not in (PEOPLE, *FALLIBLE):
-            raise ValueError(f"no teacher is called {self.teacher!r}; there are: {', '.join((PEOPLE, *FALLIBLE))}")
+        teachers = (PEOPLE, SCRIPTED, *FALLIBLE)
+        if self.teacher not in teachers:
+            raise ValueError(f"no teacher is called {self.teacher!r}; there are: {', '.join(teachers)}")
         if self.labels < 1 or self.steps < 1:
             raise ValueError(f"labels is {self.labels} and steps is {self.steps}; both must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
+        if self.policy not in get_args(Algorithm):
+            raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(get_args(Algorithm))}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise ValueError(f"segment_steps is {self.segment_steps}; a segment has at least one step")
+        if (self.evaluate_steps is not None and self.evaluate_steps < 1) or self.evaluate_episodes < 1:
+            raise ValueError(
+                f"evaluate_steps is {self.evaluate_steps} and evaluate_episodes {self.evaluate_episodes}; "
+                "both are at least 1, or leave evaluate_steps out"
+            )
         if self.teacher == PEOPLE and self.mode == "in_turn":
             raise ValueError(
                 "people cannot answer in turn: the run would stand still between answers; use --mode at_once"
@@ -67,9 +87,21 @@ class Settings:
         return self.teacher == PEOPLE
 
     @property
+    def needs_states(self) -> bool:
+        """Whether the teacher looks at the simulator's states: people at what is drawn from them, a script at them."""
+        return self.teacher in (PEOPLE, SCRIPTED)
+
+    @property
     def schedule(self) -> LabelSchedule:
         """When labels are due."""
-        return LabelSchedule(self.labels, self.steps, self.ask.initial_fraction, self.ask.half_life)
+        ask, begin = self.ask, self.steps_before_training
+        last = max(begin + 1, round(self.steps * ask.until)) if begin else max(1, round(self.steps * ask.until))
+        return LabelSchedule(self.labels, last, ask.initial_fraction, ask.half_life, ask.session, begin)
+
+    @property
+    def steps_before_training(self) -> int:
+        """Environment steps without r̂ at least."""
+        return self.sac.random_steps + self.sac.entropy_steps if self.policy == "sac" else 0
 
     @property
     def labels_before_training(self) -> int:
@@ -89,7 +121,13 @@ class Settings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
         """From what `to_dict` gave; values that this version does not know are left out."""
-        parts: dict[str, type[Any]] = {"ppo": PPOConfig, "reward": RewardConfig, "fit": FitConfig, "ask": AskConfig}
+        parts: dict[str, type[Any]] = {
+            "ppo": PPOConfig,
+            "sac": SACConfig,
+            "reward": RewardConfig,
+            "fit": FitConfig,
+            "ask": AskConfig,
+        }
         known = {f.name for f in fields(cls)}
         plain: dict[str, Any] = {name: value for name, value in values.items() if name in known}
         for name, part in parts.items():

@@ -15,11 +15,14 @@ Curves = dict[str, Array]
 
 COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea")
 PANELS: dict[str, tuple[str, Sequence[str]]] = {
-    "returns": ("return of an episode", ("act/predicted_return", "act/true_return")),
+    "returns": ("return of an episode", ("act/predicted_return", "act/true_return", "act/evaluation")),
     "losses": ("nats per comparison", ("fit/train_loss", "fit/validation_loss")),
     "loss_ratio": ("validation / training loss", ("fit/loss_ratio",)),
     "labels": ("labels", ("ask/labels", "ask/due")),
     "disagreement": ("variance of P̂(left)", ("ask/disagreement", "ask/disagreement_candidates")),
+    "behaviour": ("behaviour", ("act/behaviour",)),
+    "critics": ("value that the critics expect", ("act/value",)),
+    "exploration": ("nats", ("act/entropy",)),
     "accuracy": ("right orderings, held-out", ("fit/accuracy",)),
 }
 """File name -> axis label and measurements."""
@@ -61,12 +64,15 @@ def show(run: RunDir) -> list[Path]:
 
 
 def _draw(axes: Axes, found: Curves, label: str, keys: Sequence[str]) -> None:
+    right: Axes | None = None
     for key, colour in zip(keys, COLOURS, strict=False):
         if key not in found:
             continue
         steps, values = found[key].T
-        # r̂ and the true reward have different units, so each return gets its own axis.
-        on = axes if key != "act/true_return" or "act/predicted_return" not in found else axes.twinx()
+        # r̂ and the true reward have different units, so each gets its own axis.
+        true = key in ("act/true_return", "act/evaluation") and "act/predicted_return" in found
+        right = (right or axes.twinx()) if true else right
+        on = right if true and right else axes
         on.plot(steps, values, color=colour, linewidth=1.4, label=key)
         if on is not axes:
             on.set_ylabel("true return", color=colour)

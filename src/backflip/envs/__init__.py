@@ -6,6 +6,7 @@ import gymnasium as gym
 
 from backflip.envs.collect import Collector
 from backflip.envs.robotics import ROBOTICS
+from backflip.envs.suite import SUITE
 from backflip.envs.task import (
     MissingExtra,
     Task,
@@ -26,7 +27,7 @@ __all__ = [
     "steps_per_second",
 ]
 
-TASKS: dict[str, Task] = {task.name: task for task in ROBOTICS}
+TASKS: dict[str, Task] = {task.name: task for task in (*ROBOTICS, *SUITE)}
 """The tasks that have a question and settings of their own, by name."""
 
 

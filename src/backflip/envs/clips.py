@@ -148,7 +148,7 @@ def _stage(task: Task) -> _Stage:
         if hasattr(env.unwrapped, "model") and hasattr(env.unwrapped, "data"):
             from backflip.envs.painter import VIEWS, Painter
 
-            painter = Painter(env.unwrapped.model, VIEWS.get(task.environment.rpartition("-v")[0]))
+            painter = Painter(env.unwrapped.model, VIEWS.get(task.environment.rpartition(":")[2].rpartition("-v")[0]))
         _stages[key] = _Stage(steps_per_second(env), painter)
         env.close()
     return _stages[key]

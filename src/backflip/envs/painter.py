@@ -75,6 +75,8 @@ VIEWS = {
     ),
     "InvertedPendulum": View(distance=4.6, height=0.15, elevation=-8, follows=False, floor=-0.75),
     "InvertedDoublePendulum": View(distance=6.0, height=0.0, elevation=-6, follows=False, floor=-1.45),
+    "dm_control/walker-walk": View(distance=5.6, height=1.0, apart=(("right_thigh", -0.07), ("left_thigh", 0.07))),
+    "dm_control/cheetah-run": View(distance=4.6, height=0.6),
 }
 """By the name of the environment without its version."""
 

@@ -23,8 +23,10 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
-from backflip.envs.task import Env, Task
+from backflip.envs.scripts import backflip_score, backflips, one_leg_score, one_leg_share
+from backflip.envs.task import Behaviour, Env, Task
 
 Reward = Callable[[Any, float], float]
 """From the bare environment after a step, and what that paid, to what the task pays."""
@@ -45,6 +47,27 @@ class Paid(gym.Wrapper[Any, Any, Any, Any]):
         """Step, pay, and go on whatever fell."""
         seen, reward, _, cut, info = self.env.step(action)
         return seen, self._reward(self.env.unwrapped, float(reward)), False, cut, info
+
+
+class Turning(gym.ObservationWrapper[Any, Any, Any]):
+    """An environment that sees one of its angles as cosine and sine: after a whole turn the world looks as before.
+
+    Gymnasium's Hopper counts its turns. After each backflip it would see a pitch that it has never seen, and policy and
+    r̂ would have to learn the next flip from nothing.
+    """
+
+    def __init__(self, env: Env, angle: int) -> None:
+        super().__init__(env)
+        self._angle = angle
+        size = int(np.prod(env.observation_space.shape or ())) + 1
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+
+    def observation(self, observation: Any) -> Any:
+        """What was seen, with the cosine in the angle's place and the sine at the end."""
+        angle = observation[self._angle]
+        seen = np.append(observation, np.sin(angle))
+        seen[self._angle] = np.cos(angle)
+        return seen
 
 
 def hopper_reward(env: Any, velocity: float) -> float:
@@ -94,6 +117,12 @@ _HOPPER = _task(
     options={**_FREE, **_HEALTHY},
     wrap=partial(Paid, reward=hopper_reward),
 )
+
+
+def _turning_hopper(env: Env) -> Env:
+    return Turning(Paid(env, reward=hopper_reward), angle=1)
+
+
 _CHEETAH = _task(
     "cheetah",
     "HalfCheetah-v5",
@@ -154,10 +183,14 @@ ROBOTICS = (
     replace(
         _HOPPER,
         name="hopper-backflip",
+        wrap=_turning_hopper,
         question="Which is closer to a backflip? A whole backward turn in the air that lands upright on the foot, and "
         "does so again, is best; then a turn that is not finished; then a jump with any backward turn. Lying still or "
         "falling on its head is worst." + _TAIL,
         has_true_reward=False,
+        script=backflip_score,
+        behaviour=Behaviour("backflips", backflips),
+        discount=0.995,  # A.1; a flight and its landing take longer than the 0.8 seconds of 0.99
         source="Christiano et al. 2017, §3.2 and A",
     ),
     replace(
@@ -166,6 +199,8 @@ ROBOTICS = (
         question="Which robot goes to the right on one leg better? The other leg should stay off the floor, and the "
         "body should not drag. Moving on one leg is best; then standing on one leg; then anything on two." + _TAIL,
         has_true_reward=False,
+        script=one_leg_score,
+        behaviour=Behaviour("share on one leg", one_leg_share),
         source="Christiano et al. 2017, §3.2",
     ),
 )

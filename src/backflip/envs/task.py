@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,8 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from jaxtyping import Float
 
 Env = gym.Env[Any, Any]
+Script = Callable[[Float[np.ndarray, "k s"], float], float]
+"""From the simulator's states in some steps of one environment, and the steps in a second, to a number."""
 
 SEGMENT_SECONDS = 1.5
 """Length of a clip in the robotics tasks (A.1)."""
@@ -27,6 +32,14 @@ class MissingExtra(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Behaviour:
+    """What tells, of a whole episode, how well a task without a true reward was learned."""
+
+    name: str
+    measure: Script
+
+
+@dataclass(frozen=True)
 class Task:
     """What to train on, and what to ask people about it."""
 
@@ -40,10 +53,16 @@ class Task:
     wrap: Callable[[Env], Env] | None = None
     """The task's changes to the environment."""
     has_true_reward: bool = True
+    script: Script | None = None
+    """What a scripted teacher makes of a segment, in place of a person; larger is better."""
+    behaviour: Behaviour | None = None
+    """What evaluations measure beside returns; like a script, it needs a simulator."""
     sees_ends: bool = False
     """Whether the policy may learn from episode ends. The paper hides them, because they give the task away (A)."""
     entropy: float = 0.01
     """Entropy bonus (A.1)."""
+    discount: float | None = None
+    """γ of SAC, where the task needs another than 0.99."""
     source: str = ""
     """Where the settings come from."""
     extra: str = ""
@@ -69,7 +88,7 @@ def _made(task: Task, options: dict[str, Any]) -> Env:
     try:
         with _quiet_mujoco(task.environment):
             env: Env = gym.make(task.environment, **options)
-    except gym.error.DependencyNotInstalled as error:
+    except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         advice = f"pip install 'backflip[{task.extra}]'" if task.extra else str(error)
         raise MissingExtra(f"{task.name} needs a package that is not installed; to get it: {advice}") from error
     return env
@@ -101,7 +120,10 @@ def _quiet_mujoco(environment: str) -> Iterator[None]:
     Left alone, it prints a line for every HalfCheetah (whose file uses a deprecated attribute) and leaves a
     MUJOCO_LOG.TXT where the command was started. Warnings during simulation still go there.
     """
-    if "mujoco" not in str(gym.spec(environment).entry_point):
+    module, _, known = environment.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    if not {"mujoco", "dm_control"} & set(re.split(r"[./:]", f"{known}.{gym.spec(known).entry_point}")):
         yield
         return
     try:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from backflip.envs import Collector
-from backflip.segments import Rollout
+from backflip.policies.replay import Reward
+from backflip.segments import Array, Rollout
 
 Pay = Callable[[Rollout], Float32[np.ndarray, "t e"]]
 """The reward of every step of a rollout, all in one call: r̂, or in a baseline the true reward."""
@@ -16,7 +17,7 @@ Pay = Callable[[Rollout], Float32[np.ndarray, "t e"]]
 
 @runtime_checkable
 class Policy(Protocol):
-    """What the loop needs of a policy; PPO here, others by adapters."""
+    """What the loop needs of a policy: PPO, SAC, others by adapters."""
 
     collector: Collector
     iteration: int
@@ -31,6 +32,12 @@ class Policy(Protocol):
 
     def train(self, pay: Pay) -> Rollout:
         """Act for one rollout, learn from what `pay` gives for it, and return it."""
+
+    def repay(self, reward: Reward) -> None:
+        """Pay anew, by a new reward, whatever the policy remembers."""
+
+    def choose(self, observations: Array) -> Array:
+        """The actions without exploration."""
 
     def report(self) -> dict[str, float]:
         """Measurements of the last update (docs/metrics.md)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from backflip.envs import Collector
 from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
+from backflip.policies.replay import Reward
 from backflip.policies.running import RunningMoments, bounded
 from backflip.segments import Array, Rollout
 
@@ -163,6 +164,9 @@ class PPO:
         self.seen.update(rollout.observations)
         self.iteration += 1
         return rollout
+
+    def repay(self, reward: Reward) -> None:
+        """Nothing: PPO forgets each rollout once it has learned from it."""
 
     def choose(self, observations: Array) -> Array:
         """The actions without exploration: the mean, or the likeliest choice."""

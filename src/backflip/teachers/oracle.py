@@ -76,11 +76,7 @@ class Oracle:
         if self.fallibility.skip or self.fallibility.equal:
             recent = store.recent(MARGIN_SEGMENTS)
             margin = 0.0 if recent is None else float(recent.true_returns().mean())
-        given = 0
-        for query, choice in zip(queries, self.choices(queries, left, right, margin), strict=True):
-            answer = uuid.uuid5(NAMESPACE, f"{self.name} {self.seed} {query.id}")
-            given += store.answer(Preference(str(answer), query.id, choice, self.name))
-        return given
+        return answer(store, queries, self.choices(queries, left, right, margin), self.name, self.seed)
 
     def choices(self, queries: list[Query], left: Segments, right: Segments, margin: float) -> list[Choice]:
         """The choice on each query; `margin` is the recent mean true return of a segment."""
@@ -97,6 +93,15 @@ class Oracle:
             pair = float(returns[0][i]), float(returns[1][i])
             chosen.append(choose(pair, (remembered[0][i], remembered[1][i]), self.fallibility, margin, rng))
         return chosen
+
+
+def answer(store: Store, queries: list[Query], choices: list[Choice], teacher: str, seed: int) -> int:
+    """Store a synthetic teacher's choices, under names made of teacher, seed and query; return how many were new."""
+    given = 0
+    for query, choice in zip(queries, choices, strict=True):
+        name = uuid.uuid5(NAMESPACE, f"{teacher} {seed} {query.id}")
+        given += store.answer(Preference(str(name), query.id, choice, teacher))
+    return given
 
 
 def remembered_return(

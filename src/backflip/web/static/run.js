@@ -19,6 +19,7 @@ const CHARTS = [
     series: [
       { name: "act/predicted_return", label: "predicted", colour: "blue" },
       { name: "act/true_return", label: "true", colour: "green", scale: "right" },
+      { name: "act/evaluation", label: "true, without exploration", colour: "orange", scale: "right" },
     ],
   },
   {
@@ -81,6 +82,37 @@ const CHARTS = [
     empty: "Appears with the first fit, once there are answers.",
     format: (value) => `${amount(value, 2)} s`,
     series: [{ name: "fit/answer_to_reward", label: "delay", colour: "violet" }],
+  },
+  {
+    title: "What the critics expect",
+    hint: "Mean value in the last batch, in r̂ discounted by γ. A value that climbs while the return does not is an illusion.",
+    empty: "Appears once a policy with a memory learns (preset fast).",
+    format: plain,
+    series: [{ name: "act/value", label: "value", colour: "blue" }],
+  },
+  {
+    title: "Loss of the critics",
+    hint: "It jumps when a new r̂ pays the whole memory anew, and should fall again.",
+    empty: "Appears once the policy learns.",
+    format: plain,
+    series: [{ name: "act/value_loss", label: "loss", colour: "orange" }],
+  },
+  {
+    title: "Exploration",
+    hint: "Entropy of the actions in nats; on the right what SAC pays for a nat, to hold the entropy where it should be.",
+    empty: "Appears once the policy learns.",
+    format: plain,
+    series: [
+      { name: "act/entropy", label: "entropy", colour: "blue" },
+      { name: "act/temperature", label: "temperature", colour: "violet", scale: "right" },
+    ],
+  },
+  {
+    title: "Behaviour",
+    hint: "What a script counts in whole episodes without exploration: backflips, or the share of steps on one leg.",
+    empty: "Only tasks that no reward describes have one, and only where evaluate_steps is set.",
+    format: plain,
+    series: [{ name: "act/behaviour", label: "behaviour", colour: "green" }],
   },
   {
     title: "Length of an episode",

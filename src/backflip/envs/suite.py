@@ -1,0 +1,31 @@
+"""Two tasks of DeepMind's control suite that preference learning is compared on. (Lee et al. 2021, B-Pref; PEBBLE)"""
+
+from backflip.envs.task import Env, Task
+
+
+def _with_simulator(env: Env) -> Env:
+    from backflip.envs.dmc import with_simulator
+
+    return with_simulator(env)
+
+
+def _task(name: str, question: str) -> Task:
+    return Task(
+        name=f"dmc-{name}",
+        environment=f"backflip.envs.dmc:dm_control/{name}-v0",
+        question=question + " Judge only what you see happen in the clip.",
+        options={"max_episode_steps": 1000},
+        wrap=_with_simulator,
+        source="dm_control's suite, unchanged; as in B-Pref",
+        extra="dmc",
+    )
+
+
+SUITE = (
+    _task(
+        "walker-walk",
+        "Which robot walks better? Standing upright comes first; among those that stand, the one that walks to the "
+        "right at about a metre a second is better.",
+    ),
+    _task("cheetah-run", "In which clip does the robot run to the right faster? How it runs does not matter."),
+)

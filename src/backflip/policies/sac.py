@@ -1,0 +1,300 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), whose memory is always paid by the newest r̂. §2.2.1
+
+Lean on a CPU: the critics run as one stacked network, all weights of a network lie in one vector, so that Adam and the
+slow copy are one call each, nothing waits for a number inside an update, acting on a handful of observations goes
+through numpy, and the wide products use the processor's bfloat16 units where it has them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from backflip.envs import Collector
+from backflip.files import load_arrays, save_arrays
+from backflip.policies import Pay
+from backflip.policies.novelty import state_entropy
+from backflip.policies.replay import Replay, Reward
+from backflip.policies.stack import Stack
+from backflip.segments import Array, Rollout, join_rollouts
+
+LOG_2PI = float(np.log(2 * np.pi))
+LOWEST, HIGHEST = -5.0, 2.0
+"""Bounds of the actor's log σ (CleanRL)."""
+ENTROPY_SAMPLE = 1024
+"""Remembered states that novelty is measured among."""
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Settings of SAC; those of Haarnoja 2018 where nothing else is said."""
+
+    environments: int = 8
+    """Environments stepped together."""
+    burst_steps: int = 8
+    """Steps of each between two bursts of updates."""
+    updates_per_step: float = 0.5
+    """Critic updates for each environment step (pilot, docs/log.md)."""
+    actor_every: int = 2
+    """Critic updates for each update of the actor (Fujimoto 2018)."""
+    batch: int = 128
+    """Half of Haarnoja's: it learns as much in a step, and takes 0.6 of the time (docs/log.md)."""
+    learning_rate: float = 1e-3
+    """Of actor, critics and temperature (pilot, docs/log.md)."""
+    discount: float = 0.99
+    slowness: float = 0.005
+    """How far the slow critics move towards the critics in each update (τ)."""
+    width: int = 256
+    """Units of each of the two hidden layers."""
+    temperature: float = 0.1
+    """α at the start; from then on it adapts itself."""
+    entropy_per_action: float = -1.0
+    """The entropy that the temperature aims at, for each number of an action."""
+    capacity: int = 1_000_000
+    """Transitions remembered at most."""
+    random_steps: int = 4_000
+    """Environment steps of uniformly random actions at the beginning."""
+    entropy_steps: int = 0
+    """Environment steps after these in which the policy learns to see new states, before there is an r̂ (PEBBLE)."""
+    bfloat16: bool = True
+    """Compute the wide products in bfloat16, where the processor has units for it."""
+
+    def __post_init__(self) -> None:
+        if min(self.environments, self.burst_steps, self.batch, self.actor_every, self.width) < 1:
+            raise ValueError(
+                f"{self} cannot be: environments, burst_steps, batch, actor_every and width are at least 1"
+            )
+        if not 0 < self.discount < 1:
+            raise ValueError(f"discount is {self.discount}; it lies between 0 and 1")
+
+
+class SAC:
+    """A policy that learns by SAC from everything it remembers, as the newest reward pays it."""
+
+    def __init__(self, collector: Collector, config: SACConfig | None = None, seed: int = 0, steps: int = 1) -> None:
+        """Make an untrained policy.
+
+        Args:
+            steps: environment steps that `train` takes in each environment at least.
+
+        Raises:
+            ValueError: the actions are choices, or have no bounds.
+        """
+        self.collector = collector
+        self.config = config or SACConfig()
+        self.seed = seed
+        self.rollout_steps = -(-steps // self.config.burst_steps) * self.config.burst_steps
+        self.iteration = 0
+        self.updates = 0
+        space = collector.action_space
+        if not isinstance(space, gym.spaces.Box) or not np.isfinite([space.low, space.high]).all():
+            raise ValueError(f"{collector.task.name} has the actions {space}; SAC needs bounded numbers: use PPO")
+        self.middle = ((space.high + space.low) / 2).astype(np.float32)
+        self.reach = ((space.high - space.low) / 2).astype(np.float32)
+        o, a = int(np.prod(collector.observation_space.shape or ())), self.middle.size
+        self.actions = a
+        rng = np.random.default_rng([seed, 0])
+        self.actor = Stack(1, o, 2 * a, self.config.width, rng)
+        self.critics = Stack(2, o + a, 1, self.config.width, rng)
+        self.slow = Stack(2, o + a, 1, self.config.width, rng)
+        self.slow.flat.copy_(self.critics.flat)
+        for stack in (self.actor, self.critics, self.slow):
+            stack.precision = torch.bfloat16 if self.config.bfloat16 and has_bfloat16() else torch.float32
+        # The temperature rides in the actor's vector: one Adam for both.
+        self.actor_flat = torch.cat([self.actor.flat, torch.tensor([self.config.temperature]).log()])
+        self.actor.flat = self.actor_flat[:-1]
+        self.adams = {
+            "actor": torch.optim.Adam([self.actor_flat], self.config.learning_rate, fused=True),
+            "critics": torch.optim.Adam([self.critics.flat], self.config.learning_rate, fused=True),
+        }
+        self.replay = Replay(self.config.capacity, o, a)
+        self._owed = 0.0
+        self._measured: dict[str, Tensor] = {}
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.collector.steps
+
+    def explore(self) -> Rollout:
+        """Act for one rollout before there is an r̂: at random, then to see what is new, if that is wanted."""
+        seeks = self.config.random_steps <= self.steps and self.config.entropy_steps > 0
+        return self._rollout(lambda rollout: np.zeros_like(rollout.true_rewards), learn=seeks, novelty=seeks)
+
+    def train(self, pay: Pay) -> Rollout:
+        """Act for one rollout, paid burst by burst, and learn from everything that is remembered.
+
+        As long as the first steps are random, they are only remembered.
+        """
+        return self._rollout(pay, learn=True)
+
+    def repay(self, reward: Reward) -> None:
+        """Pay everything that is remembered by a new reward."""
+        shape = self.collector.observation_space.shape or ()
+        self.replay.repay(lambda seen, done: reward(seen.reshape(-1, *shape), self._outward(done)))
+
+    def choose(self, observations: Array) -> Array:
+        """The actions without exploration."""
+        means, _ = self._outputs(observations)
+        return self._outward(np.tanh(means))
+
+    def report(self) -> dict[str, float]:
+        """Measurements of the last update (docs/metrics.md)."""
+        return {name: value.item() for name, value in self._measured.items()}
+
+    def _rollout(self, pay: Pay, learn: bool, novelty: bool = False) -> Rollout:
+        parts = []
+        rng = np.random.default_rng([self.seed, 1, self.iteration])
+        for _ in range(self.rollout_steps // self.config.burst_steps):
+            burst, actions = self._act(rng)
+            rewards = pay(burst)
+            if not np.isfinite(rewards).all():
+                raise FloatingPointError(
+                    f"the reward of step {self.steps} is not finite; the policy cannot learn from it"
+                )
+            self.replay.add(burst, actions, rewards)
+            parts.append(burst)
+            if learn and self.steps > self.config.random_steps:
+                self._learn(rng, burst.ends.size, novelty)
+        self.iteration += 1
+        return join_rollouts(parts)
+
+    def _act(self, rng: np.random.Generator) -> tuple[Rollout, Float32[np.ndarray, "t e a"]]:
+        """One burst, and its actions between -1 and 1."""
+        shape = (self.config.burst_steps, self.collector.environments, self.actions)
+        inward = np.empty(shape, np.float32)
+        time = iter(range(shape[0]))
+        if self.steps < self.config.random_steps:
+            inward[:] = rng.uniform(-1, 1, shape)
+            return self.collector.collect(lambda _: self._outward(inward[next(time)]), shape[0]), inward
+        noise = rng.standard_normal(shape, np.float32)
+
+        def act(seen: Array) -> Array:
+            t = next(time)
+            means, deviations = self._outputs(seen)
+            inward[t] = np.tanh(means + deviations * noise[t])
+            return self._outward(inward[t])
+
+        return self.collector.collect(act, shape[0]), inward
+
+    def _outputs(self, observations: Array) -> tuple[Array, Array]:
+        """Mean and deviation of each number of an action, before the tanh."""
+        flat = np.ascontiguousarray(observations, np.float32).reshape(len(observations), -1)
+        out = self.actor.alone(torch.from_numpy(flat)).numpy()
+        return out[:, : self.actions], np.exp(np.clip(out[:, self.actions :], LOWEST, HIGHEST))
+
+    def _outward(self, inward: Array) -> Array:
+        """Actions between -1 and 1 as the environment wants them."""
+        outward: Array = self.middle + self.reach * inward
+        return outward
+
+    def _learn(self, rng: np.random.Generator, steps: int, novelty: bool) -> None:
+        """As many updates as these environment steps allow."""
+        self._owed += steps * self.config.updates_per_step
+        updates, batch = int(self._owed), self.config.batch
+        self._owed -= updates
+        places = rng.integers(0, len(self.replay), (updates, batch))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        among = self.replay.observations(rng.integers(0, len(self.replay), ENTROPY_SAMPLE)) if novelty else None
+        for chosen in places:
+            seen, done, following, rewards, going_on = self.replay.sample(chosen)
+            if among is not None:
+                rewards = state_entropy(following, among)
+            if not self.collector.task.sees_ends:
+                going_on = torch.ones_like(going_on)
+            self._learn_critics(seen, done, following, rewards, going_on, generator)
+            self.updates += 1
+            if self.updates % self.config.actor_every == 0:
+                self._learn_actor(seen, generator)
+
+    def _learn_critics(
+        self,
+        seen: Float[Tensor, "b o"],
+        done: Float[Tensor, "b a"],
+        following: Float[Tensor, "b o"],
+        rewards: Float[Tensor, "b 1"],
+        going_on: Float[Tensor, "b 1"],
+        generator: torch.Generator,
+    ) -> None:
+        """Both critics towards r + γ·(min Q(s', a') - α·log π(a'|s')), with Q the slow critics (eq. 5 and 6)."""
+        with torch.no_grad():
+            then, log_probability = self._sample(self.actor.flat, following, generator)
+            value = self.slow(self.slow.flat, torch.cat([following, then], 1)).amin(0)
+            value -= self.actor_flat[-1].exp() * log_probability
+            target = rewards + self.config.discount * going_on * value
+        flat = self.critics.flat.detach().requires_grad_()
+        values = self.critics(flat, torch.cat([seen, done], 1))
+        loss = 0.5 * (values - target).square().mean(1).sum()
+        (self.critics.flat.grad,) = torch.autograd.grad(loss, flat)
+        self.adams["critics"].step()
+        self.slow.flat.lerp_(self.critics.flat, self.config.slowness)
+        self._measured |= {"act/value_loss": loss.detach(), "act/value": values.detach().mean()}
+
+    def _learn_actor(self, seen: Float[Tensor, "b o"], generator: torch.Generator) -> None:
+        """The actor towards larger min Q - α·log π (eq. 7), and α towards the wanted entropy (eq. 18)."""
+        flat = self.actor.flat.detach().requires_grad_()
+        action, log_probability = self._sample(flat, seen, generator)
+        values = self.critics(self.critics.flat, torch.cat([seen, action], 1)).amin(0)
+        alpha = self.actor_flat[-1].exp()
+        loss = (alpha * log_probability - values).mean()
+        (gradient,) = torch.autograd.grad(loss, flat)
+        entropy = -log_probability.detach().mean()
+        surplus = entropy - self.config.entropy_per_action * self.actions
+        self.actor_flat.grad = torch.cat([gradient, surplus[None]])
+        self.adams["actor"].step()
+        self._measured |= {"act/policy_loss": loss.detach(), "act/entropy": entropy, "act/temperature": alpha}
+
+    def _sample(
+        self, flat: Float[Tensor, " w"], seen: Float[Tensor, "b o"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b a"], Float[Tensor, "b 1"]]:
+        """Actions tanh(u), u ~ N(mean, σ), and log π = log N(u) - Σ log(1 - tanh²(u)) (Haarnoja 2018, appendix C)."""
+        mean, log_deviation = self.actor(flat, seen)[0].chunk(2, 1)
+        log_deviation = log_deviation.clamp(LOWEST, HIGHEST)
+        noise = torch.randn(mean.shape, generator=generator)
+        before = mean + log_deviation.exp() * noise
+        # log(1 - tanh²(u)) = 2·(log 2 - u - softplus(-2u)), which never takes the log of 0.
+        squash = 2 * (np.log(2) - before - torch.nn.functional.softplus(-2 * before))
+        log_probability = -0.5 * (noise.square() + LOG_2PI) - log_deviation - squash
+        return torch.tanh(before), log_probability.sum(1, keepdim=True)
+
+    def save(self, directory: Path) -> None:
+        """Write everything that learning depends on, the memory included, the state of the environments excepted."""
+        arrays = {
+            "actor": self.actor_flat.numpy(),
+            "critics": self.critics.flat.numpy(),
+            "slow": self.slow.flat.numpy(),
+        }
+        for name, adam in self.adams.items():
+            for state in adam.state_dict()["state"].values():
+                arrays |= {f"{name}_adam_{key}": np.asarray(value) for key, value in state.items()}
+        arrays |= self.replay.arrays()
+        meta = {"iteration": self.iteration, "steps": self.steps, "updates": self.updates, "owed": self._owed}
+        save_arrays(directory / "policy.safetensors", arrays, meta)
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            DamagedFile: it cannot be read.
+        """
+        arrays, meta = load_arrays(directory / "policy.safetensors")
+        for name, flat in {"actor": self.actor_flat, "critics": self.critics.flat, "slow": self.slow.flat}.items():
+            flat.copy_(torch.from_numpy(arrays[name]))
+        for name, adam in self.adams.items():
+            start = f"{name}_adam_"
+            moments = {
+                key.removeprefix(start): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(start)
+            }
+            adam.load_state_dict({**adam.state_dict(), "state": {0: moments} if moments else {}})
+        self.replay.restore(arrays)
+        self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
+        self.updates, self._owed = meta["updates"], meta["owed"]
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by itself; elsewhere PyTorch would only imitate it, slowly."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

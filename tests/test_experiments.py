@@ -1,0 +1,84 @@
+"""Where a run's settings come from: presets, named runs, and what is given instead."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backflip.envs import TASKS, UnknownTask
+from backflip.experiments import EXPERIMENTS, FAST, PAPER, PEOPLE_STEPS, PRESETS, settings_for
+from backflip.settings import Settings
+
+
+def test_where_actions_are_bounded_numbers_the_fast_preset_is_taken() -> None:
+    assert settings_for("Pendulum-v1", teacher="oracle") == replace(
+        FAST, task="Pendulum-v1", teacher="oracle", mode="in_turn"
+    )
+    assert settings_for("hopper", teacher="oracle").policy == "sac"
+
+
+def test_where_actions_are_choices_the_papers_preset_is_taken() -> None:
+    assert settings_for("CartPole-v1", teacher="oracle") == replace(
+        PAPER, task="CartPole-v1", teacher="oracle", mode="in_turn"
+    )
+
+
+@pytest.mark.parametrize(("preset", "policy"), [("fast", "sac"), ("paper", "ppo")])
+def test_a_preset_that_is_named_is_taken(preset: str, policy: str) -> None:
+    settings = settings_for("Pendulum-v1", preset, teacher="oracle")
+    assert settings == replace(PRESETS[preset], task="Pendulum-v1", teacher="oracle", mode="in_turn")
+    assert settings.policy == policy
+
+
+def test_what_is_given_takes_the_presets_place() -> None:
+    given: dict[str, Any] = {"teacher": "skip", "labels": 7, "steps": 70, "seed": 3, "mode": "at_once"}
+    settings = settings_for("Pendulum-v1", segment_steps=9, **given)
+    assert settings == replace(FAST, task="Pendulum-v1", segment_steps=9, **given)
+    assert settings_for("Pendulum-v1", teacher="oracle", policy="ppo").policy == "ppo"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_people_see_a_second_and_a_half_and_end_the_run_themselves(preset: str) -> None:
+    for settings in (settings_for("Pendulum-v1", preset), settings_for("Pendulum-v1", preset, teacher="people")):
+        assert (settings.teacher, settings.mode, settings.steps) == ("people", "at_once", PEOPLE_STEPS)
+        assert settings.segment_steps is None
+        assert settings.policy == PRESETS[preset].policy
+    assert settings_for("Pendulum-v1", preset, steps=5, segment_steps=20).segment_steps == 20
+    assert settings_for("Pendulum-v1", preset, steps=5, segment_steps=20).steps == 5
+
+
+def test_people_cannot_be_told_to_answer_in_turn() -> None:
+    with pytest.raises(ValueError, match="people cannot answer in turn"):
+        settings_for("Pendulum-v1", mode="in_turn")
+
+
+def test_an_unknown_preset_is_answered_with_the_right_ones() -> None:
+    with pytest.raises(ValueError, match="no preset is called 'quick'; there are: fast, paper"):
+        settings_for("Pendulum-v1", "quick")
+
+
+def test_an_unknown_task_is_said() -> None:
+    with pytest.raises(UnknownTask, match="'pendulun'; did you mean pendulum"):
+        settings_for("pendulun", teacher="oracle")
+
+
+def test_a_preset_is_whole_but_for_its_task() -> None:
+    for preset in PRESETS.values():
+        assert preset.task == ""
+        assert Settings.from_dict(preset.to_dict()) == preset
+    assert Settings("") == PAPER  # the paper's numbers are the defaults everywhere
+
+
+def test_the_fast_preset_has_asked_for_everything_well_before_its_end() -> None:
+    settings = replace(FAST, task="hopper", teacher="oracle")
+    begin, end = settings.steps_before_training, settings.steps
+    assert settings.schedule.labels(begin) == settings.labels_before_training < settings.labels
+    assert settings.schedule.labels(round(0.8 * end)) == settings.labels
+    due = [settings.schedule.labels(t) for t in range(0, end, 100)]
+    assert due == sorted(due)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_named_run_has_a_task_that_there_is(name: str) -> None:
+    task = EXPERIMENTS[name].task
+    assert task in TASKS or task == "Pendulum-v1"

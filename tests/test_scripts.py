@@ -1,0 +1,362 @@
+"""What scripts make of clips, on motions whose numbers are worked out by hand, and what does not fool them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backflip.envs import TASKS
+from backflip.envs.scripts import _heights, backflip_score, backflips, one_leg_score, one_leg_share
+from backflip.segments import Array
+
+pytest.importorskip("mujoco")
+
+RATE = 125.0
+"""The Hopper's steps a second."""
+STANDS = 1.21
+"""Height of the torso where the foot touches the floor: the model stands at 1.25, 4 cm above it."""
+FLIES = 2.2
+"""Height of the torso at which the Hopper can turn without touching anything: it reaches 1.25 m from the torso."""
+SLOW = 20.0
+"""The Cheetah's steps a second."""
+
+
+def hopper(*parts: tuple[int, float, float, float]) -> Array:
+    """States of a stretched Hopper: for each part, steps, torso height, and the backward turn in radians, from, to."""
+    backward = np.concatenate([np.linspace(begin, end, steps) for steps, _, begin, end in parts])
+    states = np.zeros((len(backward), 12), np.float32)
+    states[:, 1] = np.concatenate([np.full(steps, height) for steps, height, *_ in parts])
+    states[:, 2] = -backward
+    return states
+
+
+def rolls(states: Array) -> Array:
+    """The same turns on the floor: some part of the Hopper touches it in each step."""
+    lowest, _ = _heights("Hopper-v5", states)
+    lowered = states.copy()
+    lowered[:, 1] -= lowest.min(1)
+    return lowered
+
+
+def stands(steps: int, turn: float = 0) -> tuple[int, float, float, float]:
+    """Standing still, `turn` whole turns from the beginning."""
+    return steps, STANDS, 2 * np.pi * turn, 2 * np.pi * turn
+
+
+def flies(steps: int, begin: float, end: float) -> tuple[int, float, float, float]:
+    """Turning in the air, in shares of a whole turn."""
+    return steps, FLIES, 2 * np.pi * begin, 2 * np.pi * end
+
+
+def lies(steps: int, begin: float, end: float | None = None) -> tuple[int, float, float, float]:
+    """On the floor, at a share of a whole turn or turning to another."""
+    return steps, 0.04, 2 * np.pi * begin, 2 * np.pi * (begin if end is None else end)
+
+
+FLIP = hopper(stands(40), flies(80, 0, 1), stands(68, 1))
+"""One backflip, in a clip of 188 steps."""
+
+
+def test_a_negative_pitch_leans_the_torso_back() -> None:
+    # The Hopper is paid for going to +x, and its foot points there: that is forward.
+    import mujoco
+
+    env = TASKS["hopper-backflip"].make()
+    bare = env.unwrapped
+    model, data = bare.model, bare.data  # type: ignore[attr-defined]  # MuJoCo's
+    for pitch, leans in ((-0.5, -1), (0.5, 1)):
+        data.qpos[:] = [0, 1.25, pitch, 0, 0, 0]
+        mujoco.mj_forward(model, data)
+        head_x = data.body("torso").xmat.reshape(3, 3)[0, 2]  # where the torso's upward axis points
+        assert np.sign(head_x) == leans
+        np.testing.assert_allclose(abs(head_x), np.sin(0.5), rtol=1e-6)
+    data.qpos[:] = [0, 1.25, 0, 0, 0, 0]
+    mujoco.mj_forward(model, data)
+    assert data.body("foot").xpos[0] > 0
+    env.close()
+
+
+def test_a_landed_backflip_is_worth_two_turns_and_its_repetition_twice_that() -> None:
+    # T = 2π, L = 1, N = 2π, held at π. P: the mass stands at 0.56 m, on the floor, for 107 of 188 steps: 0.93·107/188,
+    # and is above 0.6 for the rest; the lowest point is 0.3 m up wherever it flies: ½·(0.96 + 81/188).
+    posture = 0.5 * ((0.5563 / 0.6 * 108 + 80) / 188 + 80 / 188)
+    assert backflip_score(FLIP, RATE) == pytest.approx(4 * np.pi + 0.1 * np.pi + posture, abs=0.1)
+    twice = hopper(stands(30), flies(60, 0, 1), stands(26, 1), flies(60, 1, 2), stands(26, 2))
+    assert backflip_score(twice, RATE) == pytest.approx(8 * np.pi, abs=1.3)
+    assert backflip_score(twice, RATE) > 8 * np.pi
+
+
+def test_the_turn_in_the_air_is_counted_in_radians() -> None:
+    still, bit, half = (hopper(stands(40), flies(100, 0, turn)) for turn in (0, 0.1, 0.5))
+    assert backflip_score(bit, RATE) - backflip_score(still, RATE) == pytest.approx(1.1 * 0.2 * np.pi, abs=0.1)
+    assert backflip_score(half, RATE) - backflip_score(still, RATE) == pytest.approx(1.1 * np.pi, abs=0.1)
+
+
+def test_standing_lying_and_jumping_differ_by_posture_alone() -> None:
+    assert backflip_score(hopper(stands(188)), RATE) == pytest.approx(0.5 * 0.5563 / 0.6, abs=0.01)
+    assert backflip_score(hopper((188, FLIES, 0, 0)), RATE) == pytest.approx(1, abs=1e-6)
+    # On its back: the torso 0.05 m above the floor, and so the mass, or a little below.
+    assert backflip_score(hopper(lies(188, 0.25)), RATE) == pytest.approx(0.5 * 0.05 / 0.6 - 0.5, abs=0.06)
+
+
+def test_clips_are_ordered_as_the_question_orders_them() -> None:
+    ordered = {
+        "two flips": hopper(stands(30), flies(60, 0, 1), stands(26, 1), flies(60, 1, 2), stands(26, 2)),
+        "a flip": FLIP,
+        "a flip that the clip's end cuts soon after the landing": hopper(stands(80), flies(80, 0, 1), stands(12, 1)),
+        "a turn that ends on the back": hopper(stands(40), flies(80, 0, 0.8), lies(68, 0.8)),
+        "half a turn, then on its head": hopper(stands(40), flies(60, 0, 0.5), lies(88, 0.5)),
+        "a jump with some backward turn": hopper(stands(80), flies(60, 0, 0.15), stands(48, 0.15)),
+        "a jump": hopper(stands(80), flies(60, 0, 0), stands(48)),
+        "standing": hopper(stands(188)),
+        "falling on its back without a jump": hopper((60, 0.6, 0, np.pi / 2), lies(128, 0.25)),
+        "lying": hopper(lies(188, 0.25)),
+        "a forward turn in the air": hopper(stands(40), flies(80, 0, -1), stands(68, -1)),
+    }
+    scores = [backflip_score(states, RATE) for states in ordered.values()]
+    assert scores == sorted(scores, reverse=True), dict(zip(ordered, scores, strict=True))
+    assert len(set(scores)) == len(scores)
+
+
+def test_the_score_grows_with_the_turn_and_never_falls() -> None:
+    turns = np.linspace(-1, 1, 41)
+    scores = [backflip_score(hopper(stands(40), flies(100, 0, turn)), RATE) for turn in turns]
+    assert (np.diff(scores) > 0).all()
+
+
+def test_forward_turns_in_the_air_count_against_it() -> None:
+    forward = hopper(stands(40), flies(80, 0, -1), stands(68, -1))
+    assert backflip_score(forward, RATE) == pytest.approx(-2.1 * np.pi, abs=1)
+    back_and_forth = hopper(stands(10), flies(60, 0, 1), stands(30, 1), flies(60, 1, 0), stands(28))
+    assert backflip_score(back_and_forth, RATE) < backflip_score(FLIP, RATE) - np.pi
+
+
+@pytest.mark.parametrize("turns", [1, 5, 50])
+def test_rolling_on_the_floor_is_worth_less_than_standing_however_often(turns: int) -> None:
+    # A stretched Hopper as a wheel: standing, on its back, on its head, on its front. It is as high as one that stands.
+    rolling = rolls(hopper(flies(188, 0, turns)))
+    assert backflip_score(rolling, RATE) < backflip_score(hopper(stands(188)), RATE) + 0.1 * np.pi
+    assert backflips(rolls(hopper(flies(1000, 0, turns))), RATE) == 0
+    # Folded, so that it stays low, it is worth less.
+    assert backflip_score(hopper(lies(188, 0, turns)), RATE) < backflip_score(hopper(stands(188)), RATE)
+
+
+def test_rocking_to_and_fro_on_the_head_is_worth_less_than_standing() -> None:
+    rocking = rolls(hopper(*[flies(20, 0.3, 0.7), flies(20, 0.7, 0.3)] * 5))
+    assert backflip_score(rocking, RATE) < backflip_score(hopper(stands(200)), RATE)
+    assert backflips(rocking, RATE) == 0
+
+
+def test_bouncing_along_the_floor_is_not_in_the_air() -> None:
+    # Ten centimetres above the floor, and turning; the centre of mass stays below 0.4 m while it lies flat.
+    bouncing = hopper((188, 0.15, 0.45 * np.pi, 0.55 * np.pi))
+    assert backflip_score(bouncing, RATE) < 0.1 * 0.1 * np.pi + 0.5
+
+
+def test_leaning_back_in_each_hop_and_forward_on_the_foot_gains_nothing() -> None:
+    hop = [flies(20, 0, 0.06), (17, STANDS, 0.12 * np.pi, 0)]
+    plain = [flies(20, 0, 0), (17, STANDS, 0.0, 0)]
+    rocking, hopping = (hopper(*(part for _ in range(5) for part in parts)) for parts in (hop, plain))
+    assert backflip_score(rocking, RATE) == pytest.approx(backflip_score(hopping, RATE), abs=0.1)
+
+
+def test_tumbling_without_a_landing_is_worth_less_than_one_flip() -> None:
+    tumbling = hopper(stands(10), flies(120, 0, 3.5), lies(58, 3.5))
+    assert backflip_score(tumbling, RATE) < backflip_score(FLIP, RATE) - np.pi
+    assert backflips(tumbling, RATE) == 0
+
+
+def test_a_roll_over_the_floor_that_ends_upright_is_not_a_backflip() -> None:
+    roll = rolls(hopper(flies(40, 0, 0), flies(80, 0, 1), flies(68, 1, 1)))
+    assert backflips(roll, RATE) == 0
+    assert backflip_score(roll, RATE) < backflip_score(hopper(stands(188)), RATE) + 0.1 * np.pi
+    # With a jump from the head to the foot only that half of the turn is in the air.
+    kip = np.concatenate([rolls(hopper(flies(40, 0, 0.5))), hopper(flies(80, 0.5, 1), stands(68, 1))])
+    assert backflips(kip, RATE) == 0
+    assert backflip_score(kip, RATE) == pytest.approx(1.1 * np.pi, abs=1)
+
+
+def test_a_turn_of_which_the_clip_shows_only_the_end_has_not_been_seen_to_be_a_flip() -> None:
+    late = hopper(flies(40, 0.5, 1), stands(148, 1))
+    assert backflip_score(late, RATE) == pytest.approx(1.1 * np.pi, abs=0.8)
+
+
+# ---- counting backflips
+
+
+def test_backflips_of_an_episode_are_counted() -> None:
+    assert backflips(hopper(stands(1000)), RATE) == 0
+    assert backflips(FLIP, RATE) == 1
+    thrice = [part for n in range(3) for part in (flies(80, n, n + 1), stands(40, n + 1))]
+    assert backflips(hopper(stands(60), *thrice, stands(100, 3)), RATE) == 3
+    assert backflips(hopper(flies(80, 0, 1), stands(40, 1)), RATE) == 1, "it may begin with the jump"
+
+
+def test_a_double_somersault_is_two() -> None:
+    assert backflips(hopper(stands(40), flies(150, 0, 2), stands(60, 2)), RATE) == 2
+
+
+def test_a_landing_has_to_be_upright_for_a_fifth_of_a_second() -> None:
+    # 0.2 s are 25 steps. It is within 0.4 of upright in the last 1 + 79·0.4/2π = 6 steps of the flight already.
+    for steps, counted in ((10, 0), (18, 0), (19, 1), (60, 1)):
+        landed = hopper(stands(40), flies(80, 0, 1), stands(steps, 1), lies(60, 1.25))
+        assert backflips(landed, RATE) == counted
+    crooked = hopper(stands(40), flies(80, 0, 0.93), (68, STANDS, 0.93 * 2 * np.pi, 0.93 * 2 * np.pi))
+    assert backflips(crooked, RATE) == 0  # 0.07 turns are 0.44
+    assert backflips(replace_height(FLIP, 120, 0.65), RATE) == 0
+
+
+def replace_height(states: Array, first: int, height: float) -> Array:
+    """The same with another torso height from a step on."""
+    changed = states.copy()
+    changed[first:, 1] = height
+    return changed
+
+
+def test_a_script_gives_part_of_the_worth_for_a_shorter_landing() -> None:
+    scores = [
+        backflip_score(hopper(stands(60), flies(80, 0, 1), stands(steps, 1)), RATE) for steps in (3, 8, 15, 21, 40)
+    ]
+    assert (np.diff(scores) > 1).sum() >= 3
+    assert (np.diff(scores) > -0.1).all()
+
+
+def test_forward_flips_and_turns_with_a_crash_do_not_count() -> None:
+    assert backflips(hopper(stands(40), flies(80, 0, -1), stands(68, -1)), RATE) == 0
+    crash = hopper(stands(40), flies(40, 0, 0.5), lies(30, 0.5, 0.9), (30, 0.9, 1.8 * np.pi, 2 * np.pi), stands(60, 1))
+    assert backflips(crash, RATE) == 0
+    # Whoever lay on the floor and stands again may still flip.
+    again = hopper(stands(40), lies(30, 0.25), stands(40), flies(80, 0, 1), stands(60, 1))
+    assert backflips(again, RATE) == 1
+    # After a forward flip, a backward one is one.
+    both = hopper(stands(40), flies(80, 0, -1), stands(40, -1), flies(80, -1, 0), stands(60))
+    assert backflips(both, RATE) == 1
+
+
+def test_an_upright_moment_in_the_air_is_no_landing() -> None:
+    assert backflips(hopper(stands(40), flies(80, 0, 1), flies(80, 1, 1)), RATE) == 0
+
+
+# ---- one leg
+
+
+def cheetah(*parts: tuple[int, float, str]) -> Array:
+    """States of a Cheetah: for each part, steps, speed in m/s, and what touches the floor."""
+    postures = {
+        "both": (-0.13, 0.0),
+        "back": (0.05, -0.3),
+        "front": (0.05, 0.3),
+        "none": (0.3, 0.0),
+        "body": (-0.65, 0),
+    }
+    states = np.zeros((sum(steps for steps, *_ in parts), 18), np.float32)
+    at = 0
+    for steps, speed, touching in parts:
+        states[at : at + steps, 9] = speed
+        states[at : at + steps, 1:3] = postures[touching]
+        at += steps
+    states[1:, 0] = np.cumsum(states[:-1, 9]) / SLOW
+    return states
+
+
+def gallop(speed: float) -> Array:
+    """A second and a half of a run, six strides: one leg, the air, the other."""
+    return cheetah(*([(2, speed, "back"), (1, speed, "none"), (2, speed, "front")] * 6))
+
+
+def leaps(speed: float) -> Array:
+    """Half a second in the air out of 0.6, from both legs."""
+    return cheetah(*([(2, speed, "both"), (10, speed, "none")] * 3), (2, speed, "both"))
+
+
+def test_forward_on_one_leg_is_worth_one_and_the_speed_and_a_fifth() -> None:
+    # s = u = 1, and 29 of the 30 steps' ways lie in the clip, over the time of 29.
+    for leg in ("back", "front"):
+        assert one_leg_score(cheetah((30, 0, leg)), SLOW) == pytest.approx(1.2)
+        assert one_leg_score(cheetah((30, 2, leg)), SLOW) == pytest.approx(3.2, rel=1e-5)
+        assert one_leg_score(cheetah((30, -2, leg)), SLOW) == pytest.approx(1.0, rel=1e-5)
+    # Both legs touch for 5 steps of 30, and are taken for in use 4 steps longer: s = 21/30, u = 25/30, v = 20·2/29.
+    begun = cheetah((5, 0, "both"), (25, 2, "back"))
+    assert one_leg_score(begun, SLOW) == pytest.approx(0.49 * (1 + 40 / 29) + 0.2 * 25 / 30, rel=1e-5)
+
+
+def test_movements_are_ordered_as_the_question_orders_them() -> None:
+    ordered = {
+        "fast on one leg": cheetah((30, 4, "front")),
+        "on one leg": cheetah((30, 1, "front")),
+        "hopping on one leg": cheetah(*([(3, 0.8, "back"), (3, 0.8, "none")] * 5)),
+        "standing on one leg": cheetah((30, 0, "back")),
+        "standing on one leg, then on two": cheetah((20, 0, "back"), (10, 0, "both")),
+        "a gallop": gallop(8),
+        "standing on two": cheetah((30, 0, "both")),
+        "backward on two": cheetah((30, -2, "both")),
+    }
+    scores = [one_leg_score(states, SLOW) for states in ordered.values()]
+    assert scores[:-1] == sorted(scores[:-1], reverse=True), dict(zip(ordered, scores, strict=True))
+    assert scores[-1] <= scores[-2] == 0
+
+
+@pytest.mark.parametrize(
+    "states",
+    [gallop(10), leaps(4), cheetah((30, 5, "body")), cheetah(*([(6, 3, "back"), (6, 3, "front")] * 3))],
+    ids=["gallop", "leaps", "body", "legs in turn"],
+)
+def test_going_fast_on_more_than_one_leg_is_worth_less_than_standing_on_one(states: Array) -> None:
+    assert one_leg_score(states, SLOW) < 0.5
+    assert one_leg_share(states, SLOW) < 0.2
+
+
+def test_the_share_on_one_leg_is_that_of_steps_faster_than_a_metre_a_second() -> None:
+    assert one_leg_share(cheetah((100, 2, "back")), SLOW) == 1
+    assert one_leg_share(cheetah((100, 1, "back")), SLOW) == 0
+    assert one_leg_share(cheetah((60, 2, "back"), (40, 0.5, "back")), SLOW) == pytest.approx(0.6)
+    assert one_leg_share(cheetah((100, 2, "both")), SLOW) == 0
+    # Always the same leg: 50 steps on each, of which 4 lie near the other's.
+    assert one_leg_share(cheetah((50, 2, "back"), (50, 2, "front")), SLOW) == pytest.approx(0.46)
+
+
+# ---- both
+
+
+@pytest.mark.parametrize(("name", "rate", "size"), [("hopper-backflip", RATE, 12), ("cheetah-one-leg", SLOW, 18)])
+def test_any_clip_gets_a_number_that_depends_on_nothing_but_the_clip(name: str, rate: float, size: int) -> None:
+    task = TASKS[name]
+    assert task.script
+    assert task.behaviour
+    rng = np.random.default_rng(0)
+    for steps in (1, 2, 7, 188):
+        states = rng.normal(size=(steps, size)).astype(np.float32)
+        before = states.copy()
+        for judge in (task.script, task.behaviour.measure):
+            first = judge(states, rate)
+            assert np.isfinite(first)
+            assert judge(states, rate) == first
+        np.testing.assert_array_equal(states, before)
+
+
+def test_where_the_robot_is_does_not_matter() -> None:
+    moved = FLIP.copy()
+    moved[:, 0] += 37
+    assert backflip_score(moved, RATE) == backflip_score(FLIP, RATE)
+    # Three turns on, as in an episode where it flipped before.
+    later = FLIP.copy()
+    later[:, 2] -= 6 * np.pi
+    assert backflip_score(later, RATE) == pytest.approx(backflip_score(FLIP, RATE), abs=1e-3)
+
+
+def test_only_tasks_without_a_true_reward_have_scripts() -> None:
+    assert {task.name for task in TASKS.values() if task.script} == {"hopper-backflip", "cheetah-one-leg"}
+    assert {task.name for task in TASKS.values() if task.behaviour} == {"hopper-backflip", "cheetah-one-leg"}
+    assert not any(task.has_true_reward for task in TASKS.values() if task.script)
+
+
+@pytest.mark.parametrize("name", ["hopper-backflip", "cheetah-one-leg"])
+def test_whole_episodes_are_measured_from_recorded_states(name: str) -> None:
+    from backflip.envs.episodes import first_behaviours, whole_episodes
+
+    task = TASKS[name]
+    still = np.zeros((2, *(task.make().action_space.shape or ())), np.float32)
+    (played,) = whole_episodes(task, lambda seen: still, 2, 50, 0)
+    assert played.states.shape[:2] == (50, 2)
+    assert first_behaviours(task, played) == [0, 0]
+    assert first_behaviours(replace(task, behaviour=None), played) == []
