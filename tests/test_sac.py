@@ -368,6 +368,14 @@ def test_random_steps_do_not_come_from_the_policy() -> None:
     assert policy.explore().actions.min() > 0.5
 
 
+@pytest.mark.parametrize("random_steps", [0, 128])
+def test_every_rollout_draws_its_own_actions(random_steps: int) -> None:
+    policy = _policy(config=replace(SMALL, random_steps=random_steps))
+    _set_actor(policy, [0.0, 0.0], [-1.0, -1.0])
+    first, second = policy.explore().actions, policy.explore().actions
+    assert len(np.unique(np.concatenate([first, second]))) == first.size + second.size
+
+
 def test_the_actor_learns_every_so_many_updates_of_the_critics() -> None:
     policy = _policy(config=replace(SMALL, updates_per_step=1 / 16, actor_every=3), steps=1)
     moved = []

@@ -139,8 +139,14 @@ def test_labels_are_due_from_where_training_begins_to_where_asking_ends() -> Non
 
 
 def test_a_run_too_short_to_train_has_a_schedule_all_the_same() -> None:
-    settings = Settings("hopper", teacher="oracle", labels=40, steps=1, policy="sac", ask=AskConfig(until=0.01))
-    assert [settings.schedule.labels(t) for t in (0, 4000, 4001)] == [10, 10, 40]
+    settings = Settings("hopper", teacher="oracle", labels=40, steps=2000, policy="sac", ask=AskConfig(until=0.01))
+    assert [settings.schedule.labels(t) for t in (0, 400, 401)] == [10, 10, 40]
+
+
+def test_a_short_run_acts_at_random_for_a_fifth_of_its_steps_and_a_long_one_as_long_as_set() -> None:
+    short, long = (Settings("hopper", teacher="oracle", steps=steps, policy="sac") for steps in (5_000, 500_000))
+    assert (short.steps_before_training, long.steps_before_training) == (1_000, SACConfig().random_steps)
+    assert replace(long, policy="ppo").steps_before_training == 0
 
 
 def test_environments_begin_from_seeds_that_differ_by_run_and_checkpoint() -> None:

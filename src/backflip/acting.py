@@ -173,7 +173,7 @@ def make_policy(settings: Settings, segment_steps: int) -> Policy:
     if settings.policy == "sac":
         return SAC(
             collector,
-            replace(settings.sac, discount=task.discount or settings.sac.discount),
+            replace(settings.exploration, discount=task.discount or settings.sac.discount),
             settings.seed,
             segment_steps,
         )

@@ -50,6 +50,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
+        if not 0 < self.shortest_crop <= 1:
+            raise ValueError(
+                f"shortest_crop is {self.shortest_crop}; it is a share of a segment, above 0 and at most 1"
+            )
         if not 1 <= self.band[0] <= self.band[1]:
             raise ValueError(f"band is {self.band}; it is two numbers from 1 on, the lower first")
 

@@ -43,6 +43,15 @@ class AskConfig:
     stale_steps: int = 1_000_000
     """With people: an unclaimed query about behaviour older than this is taken back once there is newer."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1 or not 0 <= self.initial_fraction <= 1:
+            raise ValueError(
+                f"until is {self.until} and initial_fraction {self.initial_fraction}; both are shares: above 0 (the "
+                "second may be 0) and at most 1"
+            )
+        if min(self.session, self.oversample, self.recent, self.open_queries) < 1 or self.half_life <= 0:
+            raise ValueError(f"{self} cannot be: session, oversample, recent and open_queries are at least 1")
+
 
 @dataclass(frozen=True)
 class LabelSchedule:
@@ -126,7 +135,7 @@ def select_queries(
     order = np.argsort(-score(predicted, config.selector), kind="stable")
     if config.selector == "diverse":
         order = order[: SHORTLIST * count]
-        order = order[spread_out(pair_features(ensemble, segments, pairs[order]), count)]
+        order = order[spread_out(pair_features(ensemble, segments, pairs[order]), len(order))]
     chosen = order[_distinct(pairs[order], count)]
     return pairs[chosen], predicted[:, chosen], float(predicted.var(axis=0).mean())
 

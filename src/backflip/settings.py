@@ -1,6 +1,6 @@
 """What a run is: task, teacher, budget, and the settings of every part; saved with the run, and read back from it."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from backflip.fit import FitConfig
@@ -99,9 +99,16 @@ class Settings:
         return LabelSchedule(self.labels, last, ask.initial_fraction, ask.half_life, ask.session, begin)
 
     @property
+    def exploration(self) -> SACConfig:
+        """SAC's settings, with no more than a fifth of a short run at random, and another for what is new."""
+        most = self.steps // 5
+        sac = self.sac
+        return replace(sac, random_steps=min(sac.random_steps, most), entropy_steps=min(sac.entropy_steps, most))
+
+    @property
     def steps_before_training(self) -> int:
         """Environment steps without r̂ at least."""
-        return self.sac.random_steps + self.sac.entropy_steps if self.policy == "sac" else 0
+        return self.exploration.random_steps + self.exploration.entropy_steps if self.policy == "sac" else 0
 
     @property
     def labels_before_training(self) -> int:

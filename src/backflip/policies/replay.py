@@ -53,10 +53,10 @@ class Replay:
             rewards.reshape(-1, 1),
             going_on.reshape(-1, 1),
         ]
-        rows = torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32))[-self.capacity :]
-        places = (torch.arange(len(rows)) + self.added) % self.capacity
-        self.table[places] = rows
+        rows = torch.from_numpy(np.concatenate(columns, 1, dtype=np.float32))
         self.added += len(rows)
+        rows = rows[-self.capacity :]
+        self.table[(torch.arange(-len(rows), 0) + self.added) % self.capacity] = rows
 
     def sample(self, places: Int64[np.ndarray, " b"]) -> list[Float[Tensor, "b _"]]:
         """The transitions at some places: seen, done, seen next, reward, going on."""

@@ -64,10 +64,12 @@ class SACConfig:
     """Compute the wide products in bfloat16, where the processor has units for it."""
 
     def __post_init__(self) -> None:
-        if min(self.environments, self.burst_steps, self.batch, self.actor_every, self.width) < 1:
+        if min(self.environments, self.burst_steps, self.actor_every, self.width) < 1 or self.batch < 2:
             raise ValueError(
-                f"{self} cannot be: environments, burst_steps, batch, actor_every and width are at least 1"
+                f"{self} cannot be: environments, burst_steps, actor_every and width are at least 1, batch 2"
             )
+        if self.updates_per_step < 0 or min(self.random_steps, self.entropy_steps) < 0:
+            raise ValueError(f"{self} cannot be: updates_per_step, random_steps and entropy_steps are not negative")
         if not 0 < self.discount < 1:
             raise ValueError(f"discount is {self.discount}; it lies between 0 and 1")
 
@@ -113,6 +115,7 @@ class SAC:
         }
         self.replay = Replay(self.config.capacity, o, a)
         self._owed = 0.0
+        self._sought = False
         self._measured: dict[str, Tensor] = {}
 
     @property
@@ -123,13 +126,18 @@ class SAC:
     def explore(self) -> Rollout:
         """Act for one rollout before there is an r̂: at random, then to see what is new, if that is wanted."""
         seeks = self.config.random_steps <= self.steps and self.config.entropy_steps > 0
+        self._sought |= seeks
         return self._rollout(lambda rollout: np.zeros_like(rollout.true_rewards), learn=seeks, novelty=seeks)
 
     def train(self, pay: Pay) -> Rollout:
         """Act for one rollout, paid burst by burst, and learn from everything that is remembered.
 
-        As long as the first steps are random, they are only remembered.
+        As long as the first steps are random, they are only remembered. What the critics thought of novelty is
+        forgotten first (PEBBLE).
         """
+        if self._sought:
+            self._sought = False
+            self._draw_critics()
         return self._rollout(pay, learn=True)
 
     def repay(self, reward: Reward) -> None:
@@ -145,6 +153,14 @@ class SAC:
     def report(self) -> dict[str, float]:
         """Measurements of the last update (docs/metrics.md)."""
         return {name: value.item() for name, value in self._measured.items()}
+
+    def _draw_critics(self) -> None:
+        """New critics, that know nothing."""
+        rng = np.random.default_rng([self.seed, 2])
+        fresh = Stack(2, self.critics.shapes[0][1], 1, self.config.width, rng)
+        self.critics.flat.copy_(fresh.flat)
+        self.slow.flat.copy_(fresh.flat)
+        self.adams["critics"].state.clear()
 
     def _rollout(self, pay: Pay, learn: bool, novelty: bool = False) -> Rollout:
         parts = []
@@ -272,7 +288,13 @@ class SAC:
             for state in adam.state_dict()["state"].values():
                 arrays |= {f"{name}_adam_{key}": np.asarray(value) for key, value in state.items()}
         arrays |= self.replay.arrays()
-        meta = {"iteration": self.iteration, "steps": self.steps, "updates": self.updates, "owed": self._owed}
+        meta = {
+            "iteration": self.iteration,
+            "steps": self.steps,
+            "updates": self.updates,
+            "owed": self._owed,
+            "sought": self._sought,
+        }
         save_arrays(directory / "policy.safetensors", arrays, meta)
 
     def load(self, directory: Path) -> None:
@@ -292,7 +314,7 @@ class SAC:
             adam.load_state_dict({**adam.state_dict(), "state": {0: moments} if moments else {}})
         self.replay.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
-        self.updates, self._owed = meta["updates"], meta["owed"]
+        self.updates, self._owed, self._sought = meta["updates"], meta["owed"], meta["sought"]
 
 
 def has_bfloat16() -> bool:
