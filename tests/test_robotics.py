@@ -150,3 +150,19 @@ def test_making_a_cheetah_leaves_no_log_file(tmp_path: Any, monkeypatch: pytest.
 
 def test_all_ids_are_registered() -> None:
     assert all(gym.spec(task.environment) for task in ROBOTICS)
+
+
+def test_the_backflipping_hopper_sees_its_pitch_as_cosine_and_sine() -> None:
+    plain, turning = find_task("hopper").make(), find_task("hopper-backflip").make()
+    before, after = plain.reset(seed=3)[0], turning.reset(seed=3)[0]
+    assert turning.observation_space.shape == after.shape == (12,)
+    np.testing.assert_allclose(after[[1, -1]], [np.cos(before[1]), np.sin(before[1])])
+    np.testing.assert_allclose(np.delete(after, [1, 11]), np.delete(before, 1))
+    bare: Any = turning.unwrapped
+    looking: Any = turning
+    for turns in (0, 1, -3):
+        bare.data.qpos[2] = 0.5 + 2 * np.pi * turns
+        looked = looking.observation(bare._get_obs())
+        np.testing.assert_allclose(looked[[1, -1]], [np.cos(0.5), np.sin(0.5)], atol=1e-9)
+    plain.close()
+    turning.close()

@@ -1,5 +1,6 @@
 """Making environments: what is supported, what is refused and in which words."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -124,3 +125,16 @@ def test_steps_per_second_come_from_dt_then_from_the_frame_rate_then_from_a_gues
 def test_a_segment_of_a_very_short_episode_has_at_least_a_step() -> None:
     assert default_segment_steps(_toy().make()) == 2
     assert default_segment_steps(_toy().make(), seconds=0.001) == 1
+
+
+def test_an_episode_may_be_shorter_in_training_than_in_evaluation() -> None:
+    task = replace(gymnasium_task("Pendulum-v1"), training_steps=7)
+    lengths = []
+    for variant in (task, task.in_training()):
+        env = variant.make()
+        env.reset(seed=0)
+        ends = [env.step(env.action_space.sample())[3] for _ in range(200)]
+        lengths.append(ends.index(True) + 1)
+        env.close()
+    assert lengths == [200, 7]
+    assert replace(task, training_steps=None).in_training() == replace(task, training_steps=None)

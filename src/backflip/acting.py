@@ -123,10 +123,9 @@ class Act:
             return
         length = self.facts.episode_steps or LONGEST_EPISODE
         seed = reset_seed(self.settings.seed, -1 - steps // every)
-        played = whole_episodes(
-            self.policy.collector.task, self.policy.choose, self.settings.evaluate_episodes, length, seed
-        )
-        task, values = self.policy.collector.task, {}
+        task = find_task(self.settings.task)
+        played = whole_episodes(task, self.policy.choose, self.settings.evaluate_episodes, length, seed)
+        values = {}
         if task.has_true_reward:
             values["act/evaluation"] = float(np.mean([value for part in played for value in first_returns(part)]))
         if task.behaviour is not None:
@@ -169,7 +168,7 @@ def make_policy(settings: Settings, segment_steps: int) -> Policy:
     task = find_task(settings.task)
     environments = settings.ppo.environments if settings.policy == "ppo" else settings.sac.environments
     filmed = (FILMED if settings.asks_people else environments) if settings.needs_states else 0
-    collector = Collector(task, environments, reset_seed(settings.seed, 0), filmed)
+    collector = Collector(task.in_training(), environments, reset_seed(settings.seed, 0), filmed)
     if settings.policy == "sac":
         return SAC(
             collector,

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from backflip.acting import make_policy
-from backflip.envs import Collector
+from backflip.envs import Collector, find_task
 from backflip.envs.clips import draw_segment
 from backflip.envs.episodes import LONGEST_EPISODE, first_behaviours, first_episode, first_returns, whole_episodes
 from backflip.envs.facts import facts
@@ -84,7 +84,7 @@ def evaluate(run: RunDir, episodes: int = 10, seed: int = 10_000) -> Evaluation:
     one_thread()
     policy, ensemble = load_policy(run), load_ensemble(run)
     policy.collector.close()
-    task = policy.collector.task
+    task = find_task(run.settings["task"])
     steps = facts(task).episode_steps or LONGEST_EPISODE
     true_returns: list[float] = []
     predicted: list[float] = []
@@ -120,7 +120,7 @@ def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> 
     one_thread()
     policy = load_policy(run)
     policy.collector.close()
-    task = policy.collector.task
+    task = find_task(run.settings["task"])
     collector = Collector(task, 1, seed, filmed=1)
     steps = max(1, round(seconds / 1.5 * facts(task).segment_steps))
     rollout = collector.collect(policy.choose, min(steps, facts(task).episode_steps or LONGEST_EPISODE))

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -63,10 +63,18 @@ class Task:
     """Entropy bonus (A.1)."""
     discount: float | None = None
     """γ of SAC, where the task needs another than 0.99."""
+    training_steps: int | None = None
+    """Steps of an episode while training, where one should be shorter than in evaluation."""
     source: str = ""
     """Where the settings come from."""
     extra: str = ""
     """Which extra of ours brings what the environment needs, as in `pip install 'backflip[mujoco]'`."""
+
+    def in_training(self) -> "Task":
+        """The same task, with episodes as long as training wants them."""
+        if self.training_steps is None:
+            return self
+        return replace(self, options={**self.options, "max_episode_steps": self.training_steps})
 
     def make(self, film: bool = False) -> Env:
         """One environment of this task; with `film`, one whose frames can be asked for by `render()`.
