@@ -43,7 +43,7 @@ from backflip.envs import find_task
 from backflip.envs.episodes import first_returns, whole_episodes
 from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
-from backflip.experiments import PRESETS
+from backflip.experiments import PRESETS, settings_for
 from backflip.loop import in_turn, one_thread
 from backflip.queries import pair_probabilities, random_pairs
 from backflip.rundir import RunDir
@@ -99,6 +99,7 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "near-policy": _inside("ask", recent=480),  # the newest 24,000 steps (QPA: the last ten episodes)
     "labels-by-a-third": _inside("ask", until=1 / 3),
     "fixed-l2": _inside("fit", l2_rate=1.0),
+    "gentle-l2": _inside("fit", l2=1e-2, l2_rate=1.003),
     "slow-l2": _inside("fit", l2_rate=1.001),
     "no-crop": _inside("fit", shortest_crop=1.0),
     "no-error": _inside("fit", error_rate=0.0),
@@ -137,9 +138,9 @@ class Job:
     @property
     def settings(self) -> Settings:
         """As a run's settings."""
-        plain = replace(
-            PRESETS[self.preset],
-            task=self.task,
+        plain = settings_for(
+            self.task,
+            self.preset,
             teacher=self.teacher,
             labels=max(1, self.labels),
             steps=self.steps,

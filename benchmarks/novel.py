@@ -71,6 +71,8 @@ class Job:
             seed=self.seed,
             segment_steps=self.segment_steps or None,
             mode="in_turn",
+            # What is wanted comes late here: landings can only be asked about once there are turns.
+            ask=replace(FAST.ask, initial_fraction=0.1, half_life=self.steps / 2, until=0.85),
             evaluate_steps=max(5_000, self.steps // EVALUATIONS),
         )
 

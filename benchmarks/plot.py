@@ -323,7 +323,7 @@ def draw_curves(preset: str, results: Results, file: Path) -> Left:
             xlabel="environment steps",
             ylabel="true return of an episode" if position % columns == 0 else "",
         )
-    legend_above(figure, 3)
+    legend_above(figure, 3 if columns == 3 else 2)
     save(figure, file)
     return None
 

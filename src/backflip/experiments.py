@@ -55,7 +55,8 @@ FAST = Settings(
         shortest_crop=0.7,  # SURF crops 50 steps to 35-55
         first_steps=500,
         steps=200,
-        l2_rate=1.01,  # docs/log.md
+        l2=1e-2,  # docs/log.md
+        l2_rate=1.003,  # docs/log.md
     ),
     ask=AskConfig(
         selector="variance",  # §2.2.4
@@ -92,7 +93,8 @@ PEOPLE_STEPS = 100_000_000
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
-    People and scripts see clips of 1.5 seconds in either preset; people end the run themselves.
+    People and scripts see clips of 1.5 seconds in either preset; others at most half an episode. People end the run
+    themselves.
 
     Args:
         preset: fast or paper; by default fast, where the actions are numbers with bounds, as SAC needs them.
@@ -105,9 +107,13 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         preset = "fast" if facts(find_task(task)).bounded else "paper"
     if preset not in PRESETS:
         raise ValueError(f"no preset is called {preset!r}; there are: {', '.join(PRESETS)}")
+    base, told = PRESETS[preset], facts(find_task(task))
     usual: dict[str, Any] = {"mode": "in_turn"}
-    if given.get("teacher", PEOPLE) == PEOPLE:
+    teacher = given.get("teacher", PEOPLE)
+    if teacher == PEOPLE:
         usual = {"mode": "at_once", "steps": PEOPLE_STEPS}
-    if given.get("teacher", PEOPLE) in (PEOPLE, SCRIPTED):
+    if teacher in (PEOPLE, SCRIPTED):
         usual["segment_steps"] = None
-    return replace(PRESETS[preset], **{"task": task, **usual, **given})
+    elif base.segment_steps and told.episode_steps:
+        usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 2))
+    return replace(base, **{"task": task, **usual, **given})
