@@ -99,7 +99,8 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "near-policy": _inside("ask", recent=480),  # the newest 24,000 steps (QPA: the last ten episodes)
     "labels-by-a-third": _inside("ask", until=1 / 3),
     "fixed-l2": _inside("fit", l2_rate=1.0),
-    "gentle-l2": _inside("fit", l2=1e-2, l2_rate=1.003),
+    "unbounded-l2": _inside("fit", l2=1e-4, largest_l2=10.0),
+    "segments-15": lambda settings: replace(settings, segment_steps=15),
     "slow-l2": _inside("fit", l2_rate=1.001),
     "no-crop": _inside("fit", shortest_crop=1.0),
     "no-error": _inside("fit", error_rate=0.0),

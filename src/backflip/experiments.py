@@ -55,8 +55,9 @@ FAST = Settings(
         shortest_crop=0.7,  # SURF crops 50 steps to 35-55
         first_steps=500,
         steps=200,
-        l2=1e-2,  # docs/log.md
-        l2_rate=1.003,  # docs/log.md
+        l2=3e-3,  # docs/log.md
+        largest_l2=3e-2,  # docs/log.md
+        l2_rate=1.01,  # docs/log.md
     ),
     ask=AskConfig(
         selector="variance",  # §2.2.4

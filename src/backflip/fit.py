@@ -38,6 +38,9 @@ class FitConfig:
     """Minibatches of each later fit, which starts from the weights of the one before."""
     l2: float = 1e-4
     """ℓ2 coefficient at the start (Ibarz 2018, A.3)."""
+    largest_l2: float = LARGEST_L2
+    """ℓ2 never goes above it. With few comparisons the validation loss stays high whatever ℓ2 is, and an ℓ2 without a
+    bound makes r̂ the same everywhere."""
     l2_rate: float = 1.001
     """Factor by which it moves in a minibatch (Ibarz 2018, A.3)."""
     band: tuple[float, float] = (1.1, 1.5)
@@ -50,6 +53,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
+        if not 0 <= self.l2 <= self.largest_l2:
+            raise ValueError(f"l2 is {self.l2}; it lies between 0 and largest_l2, {self.largest_l2}")
         if not 0 < self.shortest_crop <= 1:
             raise ValueError(
                 f"shortest_crop is {self.shortest_crop}; it is a share of a segment, above 0 and at most 1"
@@ -224,7 +229,8 @@ class Fitter:
             weights = torch.stack([train, held_out, decided]).sum(-1)
             self.running.mul_(self.config.memory).add_(torch.stack([sums, weights], 1))
             train_loss, validation_loss, _ = self._means()
-            self.l2 = adjust_l2(self.l2, train_loss, validation_loss, self.config.band, self.config.l2_rate)
+            moved = adjust_l2(self.l2, train_loss, validation_loss, self.config.band, self.config.l2_rate)
+            self.l2 = moved.clamp(max=self.config.largest_l2)
 
     def _add_l2(self) -> None:
         """The gradient of l2·|W|² of each member's weights; biases are free."""
