@@ -530,3 +530,29 @@ def test_saved_and_loaded_a_fitter_goes_on_as_if_uninterrupted(
 
 def test_changes_before_the_first_answer_leave_d_empty() -> None:
     assert apply_changes(None, Changes(np.array([1]), None, 1)) is None
+
+
+def test_l2_has_a_bound_that_keeps_r_hat_alive_where_answers_say_nothing(make_segments: MakeSegments) -> None:
+    # Coin flips: what is learned from them never holds for those left out, so ℓ2 rises for as long as it may.
+    coins = np.random.default_rng(0).integers(0, 2, 24).astype(np.float32)
+    data = replace(_compared(make_segments, 24), mu=coins)
+
+    def taught(largest: float) -> Fitter:
+        config = FitConfig(l2=1e-3, l2_rate=1.02, largest_l2=largest, learning_rate=1e-2, first_steps=600)
+        fitter = _fitter(data, config, RewardConfig(members=2, width=64))
+        fitter.fit()
+        return fitter
+
+    def spread(fitter: Fitter) -> float:
+        some = make_segments(50, 6, seed=9)
+        return float(fitter.ensemble.raw(some.observations, some.actions).std())
+
+    bound, free = taught(1e-2), taught(10.0)
+    assert bool((bound.l2 <= 1e-2).all())
+    assert float(free.l2.max()) > 0.1
+    assert spread(bound) > 3 * spread(free)
+
+
+def test_an_l2_above_its_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"l2 is 0\.1; it lies between 0 and largest_l2, 0\.01"):
+        FitConfig(l2=0.1, largest_l2=0.01)
