@@ -94,7 +94,7 @@ PEOPLE_STEPS = 100_000_000
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
-    People and scripts see clips of 1.5 seconds in either preset; others at most half an episode. People end the run
+    People and scripts see clips of 1.5 seconds in either preset; others at most a third of an episode. People end the run
     themselves.
 
     Args:
@@ -116,5 +116,5 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     if teacher in (PEOPLE, SCRIPTED):
         usual["segment_steps"] = None
     elif base.segment_steps and told.episode_steps:
-        usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 2))
+        usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 3))
     return replace(base, **{"task": task, **usual, **given})
