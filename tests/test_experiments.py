@@ -82,3 +82,9 @@ def test_the_fast_preset_has_asked_for_everything_well_before_its_end() -> None:
 def test_a_named_run_has_a_task_that_there_is(name: str) -> None:
     task = EXPERIMENTS[name].task
     assert task in TASKS or task == "Pendulum-v1"
+
+
+@pytest.mark.parametrize(("task", "steps"), [("cheetah", 50), ("reacher", 16), ("Pendulum-v1", 50)])
+def test_a_segment_of_the_fast_preset_is_a_third_of_an_episode_at_most(task: str, steps: int) -> None:
+    # Episodes of 1000, 50 and 200 steps.
+    assert settings_for(task, "fast", teacher="oracle").segment_steps == steps

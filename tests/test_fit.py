@@ -556,3 +556,14 @@ def test_l2_has_a_bound_that_keeps_r_hat_alive_where_answers_say_nothing(make_se
 def test_an_l2_above_its_bound_is_refused() -> None:
     with pytest.raises(ValueError, match=r"l2 is 0\.1; it lies between 0 and largest_l2, 0\.01"):
         FitConfig(l2=0.1, largest_l2=0.01)
+
+
+def test_an_episode_shorter_than_a_segment_is_not_cropped(make_segments: MakeSegments) -> None:
+    # Every segment is padded: crops may change nothing, and else a short episode could lose all of its steps.
+    lengths = np.full(12, 2)
+    left, right = (make_segments(12, 6, lengths=lengths, seed=seed) for seed in (1, 2))
+    data = replace(_compared(make_segments, 12), left=left, right=right)
+    plain, cropped = _fitter(data), _fitter(data, replace(BRIEF, shortest_crop=0.2))
+    assert plain.fit()
+    assert cropped.fit()
+    assert _same(plain, cropped)

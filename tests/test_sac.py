@@ -493,7 +493,7 @@ def test_a_constant_reward_is_learned_from_without_harm() -> None:
 @pytest.mark.parametrize("name", ["environments", "burst_steps", "batch", "actor_every", "width"])
 def test_settings_that_leave_nothing_to_do_are_refused(name: str) -> None:
     zero: dict[str, Any] = {name: 0}
-    with pytest.raises(ValueError, match="environments, burst_steps, batch, actor_every and width are at least 1"):
+    with pytest.raises(ValueError, match="environments, burst_steps, actor_every and width are at least 1, batch 2"):
         replace(SMALL, **zero)
 
 

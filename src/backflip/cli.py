@@ -292,7 +292,8 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
             out.print(f"page: {address}", soft_wrap=True)
             if browser and settings.asks_people:
                 _open_when_ready(address)
-        out.print("Ctrl-C ends it; nothing is lost.", highlight=False)
+        keeps = "nothing is lost" if listening else "it can go on from its last checkpoint"
+        out.print(f"Ctrl-C ends it; {keeps}.", highlight=False)
         with Progress(run, out) as progress:
             finished = go_on(run, progress, ended.is_set, beside)
     if finished:

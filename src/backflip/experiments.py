@@ -47,7 +47,8 @@ FAST = Settings(
     steps=300_000,
     policy="sac",
     segment_steps=50,  # PEBBLE, B-Pref
-    calibrate_on="labelled",  # pilot, docs/log.md
+    calibrate_on="labelled",  # pilot: docs/log.md, what the pilot left
+    checkpoint_steps=25_000,  # half a minute of a core
     sac=SACConfig(),
     reward=RewardConfig(members=3, layers=2, width=64),  # A, A.1
     fit=FitConfig(
@@ -69,7 +70,8 @@ FAST = Settings(
         session=5,
         # Pairs from the whole run: a policy that was misled can only be corrected by comparing what it does now with
         # what it did before (docs/log.md).
-        recent=100_000,
+        recent=10_000,
+        stale_steps=50_000,  # about a minute, as in the paper's preset
     ),
 )
 """Few labels and few steps: SAC, and what the ablations in docs/log.md found to pay."""
@@ -94,8 +96,8 @@ PEOPLE_STEPS = 100_000_000
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
-    People and scripts see clips of 1.5 seconds in either preset; others at most a third of an episode. People end the run
-    themselves.
+    People and scripts see clips of 1.5 seconds in either preset; the segments of `fast` are else a third of an episode
+    at most. People end the run themselves.
 
     Args:
         preset: fast or paper; by default fast, where the actions are numbers with bounds, as SAC needs them.
@@ -104,11 +106,12 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         UnknownTask, MissingExtra: the task cannot be made.
         ValueError: a setting that cannot be.
     """
+    told = facts(find_task(task))
     if preset is None:
-        preset = "fast" if facts(find_task(task)).bounded else "paper"
+        preset = "fast" if told.bounded else "paper"
     if preset not in PRESETS:
         raise ValueError(f"no preset is called {preset!r}; there are: {', '.join(PRESETS)}")
-    base, told = PRESETS[preset], facts(find_task(task))
+    base = PRESETS[preset]
     usual: dict[str, Any] = {"mode": "in_turn"}
     teacher = given.get("teacher", PEOPLE)
     if teacher == PEOPLE:

@@ -186,7 +186,9 @@ class Fitter:
             chosen = torch.from_numpy(order[step * size : (step + 1) * size])
             mask = table.mask[chosen]
             if self.config.shortest_crop < 1:
-                mask = mask * torch.from_numpy(crop_masks(rng, size, k, self.config.shortest_crop))
+                crops = torch.from_numpy(crop_masks(rng, size, k, self.config.shortest_crop))
+                whole = mask.amin((1, 2), keepdim=True)  # an episode shorter than a segment counts as it is
+                mask = torch.where(whole > 0, crops, mask)
             self._learn(table, chosen, mask)
         self.fits += 1
         self.seconds = time.perf_counter() - started

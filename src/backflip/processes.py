@@ -17,7 +17,7 @@ REQUESTS = (signal.SIGINT, signal.SIGTERM)
 """To end; often sent to all processes of a run, but the parent decides."""
 LOOK_SECONDS = 0.05
 """How often a waiting process looks whether to stop."""
-GRACE_SECONDS = 20.0
+GRACE_SECONDS = 120.0
 """How long a process may take to save its state when it is asked to stop."""
 
 LAST_WORDS = 10_000

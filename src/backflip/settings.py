@@ -95,7 +95,7 @@ class Settings:
     def schedule(self) -> LabelSchedule:
         """When labels are due."""
         ask, begin = self.ask, self.steps_before_training
-        last = max(begin + 1, round(self.steps * ask.until)) if begin else max(1, round(self.steps * ask.until))
+        last = max(begin + 1, round(self.steps * ask.until))
         return LabelSchedule(self.labels, last, ask.initial_fraction, ask.half_life, ask.session, begin)
 
     @property

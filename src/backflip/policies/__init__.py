@@ -12,7 +12,7 @@ from backflip.policies.replay import Reward
 from backflip.segments import Array, Rollout
 
 Pay = Callable[[Rollout], Float32[np.ndarray, "t e"]]
-"""The reward of every step of a rollout, all in one call: r̂, or in a baseline the true reward."""
+"""The reward of every step of a rollout, or of a burst of one, all in one call: r̂, or in a baseline the true reward."""
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class Policy(Protocol):
         """Environment steps so far, counted at the environments."""
 
     def explore(self) -> Rollout:
-        """Act for one rollout without learning."""
+        """Act for one rollout before there is a reward to learn from."""
 
     def train(self, pay: Pay) -> Rollout:
         """Act for one rollout, learn from what `pay` gives for it, and return it."""

@@ -1,8 +1,8 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), whose memory is always paid by the newest r̂. §2.2.1
 
 Lean on a CPU: the critics run as one stacked network, all weights of a network lie in one vector, so that Adam and the
-slow copy are one call each, nothing waits for a number inside an update, acting on a handful of observations goes
-through numpy, and the wide products use the processor's bfloat16 units where it has them.
+slow copy are one call each, nothing waits for a number inside an update, and the wide products use the processor's
+bfloat16 units where it has them.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class SACConfig:
     actor_every: int = 2
     """Critic updates for each update of the actor (Fujimoto 2018)."""
     batch: int = 128
-    """Half of Haarnoja's: it learns as much in a step, and takes 0.6 of the time (docs/log.md)."""
+    """Half of Haarnoja's: it learns as much in a step, and takes 0.75 of the time (docs/log.md)."""
     learning_rate: float = 1e-3
     """Of actor, critics and temperature (pilot, docs/log.md)."""
     discount: float = 0.99
