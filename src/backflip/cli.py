@@ -102,7 +102,7 @@ def train(
         seed: seed of everything random; by default 0.
         run: the run directory; by default a new one in runs/.
         mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
-        segment_steps: steps of a clip; by default 1.5 seconds of the task's time.
+        segment_steps: steps of a clip; by default 1.5 seconds of the task's time, or 50 where an oracle teaches fast.
         store: a PostgreSQL database of this run's own, instead of SQLite in the run directory.
         like: repeat this run with all its settings, but for those given here.
         port: the page's port; by default the first free one from 8642.
