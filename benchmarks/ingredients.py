@@ -103,16 +103,24 @@ def reset_critics() -> Iterator[None]:
 
 
 @contextmanager
-def pseudo_labels() -> Iterator[None]:
-    """SURF (Park et al. 2022): pairs that r̂ is sure about are answered by r̂ itself and learned from too."""
+def _stores() -> Iterator[dict[int, Any]]:
+    """The store of each fitter, by the fitter's id; a fitter knows none itself."""
     stores: dict[int, Any] = {}
 
-    def make_step(before: Any) -> Any:
+    def make(before: Any) -> Any:
         def step(self: Fit) -> bool:
             stores[id(self.fitter)] = self.store
             return bool(before(self))
 
         return step
+
+    with _instead(Fit, "step", make):
+        yield stores
+
+
+@contextmanager
+def pseudo_labels() -> Iterator[None]:
+    """SURF (Park et al. 2022): pairs that r̂ is sure about are answered by r̂ itself and learned from too."""
 
     def make_table(before: Any) -> Any:
         def tabulated(self: Fitter, data: Any) -> Table:
@@ -143,21 +151,13 @@ def pseudo_labels() -> Iterator[None]:
 
         return tabulated
 
-    with _instead(Fit, "step", make_step), _instead(Fitter, "_tabulated", make_table):
+    with _stores() as stores, _instead(Fitter, "_tabulated", make_table):
         yield
 
 
 @contextmanager
 def latent_dynamics() -> Iterator[None]:
     """REED (Metcalf et al. 2022): the hidden layers of r̂ also learn to predict the next state's, before each fit."""
-    stores: dict[int, Any] = {}
-
-    def make_step(before: Any) -> Any:
-        def step(self: Fit) -> bool:
-            stores[id(self.fitter)] = self.store
-            return bool(before(self))
-
-        return step
 
     def make_fit(before: Any) -> Any:
         def fit(self: Fitter) -> bool:
@@ -167,7 +167,7 @@ def latent_dynamics() -> Iterator[None]:
 
         return fit
 
-    with _instead(Fit, "step", make_step), _instead(Fitter, "fit", make_fit):
+    with _stores() as stores, _instead(Fitter, "fit", make_fit):
         yield
 
 

@@ -179,7 +179,7 @@ class Fitter:
         table = self._tabulated(self.data)
         rng = np.random.default_rng([self.seed, self.fits])
         steps = self.config.first_steps if self.fits == 0 else self.config.steps
-        n, k = self.data.left.true_rewards.shape
+        n, _, k = table.mask.shape
         size = min(n, self.config.batch, max(8, self.config.batch_steps // k))
         order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
         for step in range(steps):
