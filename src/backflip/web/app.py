@@ -18,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 
 from backflip.preferences import Preference, Query
 from backflip.rundir import RunDir, RunError
-from backflip.store import Claim, Store, StoreError, new_uuid
+from backflip.store import Claim, Showing, Store, StoreError, new_uuid
 from backflip.web import messages as m
 from backflip.web.security import Gate, Hosts, Session, fingerprint, protect, session
 
@@ -166,53 +166,63 @@ def next_pairs(
 @api.post("/answer")
 def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
     """Store a choice; it is on the disk before this returns."""
-    _must_exist(here.store, given.query)
-    preference = Preference(given.uuid, given.query, given.choice, visitor.annotator, given.seconds)
+    showing = _shown(here.store, given.showing, visitor)
+    choice = showing.meant(given.choice)
+    preference = Preference(given.uuid, showing.query, choice, visitor.annotator, given.seconds)
     details = given.model_dump(include={"loops", "swap_ms", "prefetched"}, exclude_none=True)
-    new = here.store.answer(preference, details)
+    new = here.store.answer(preference, details, showing)
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
 
 @api.post("/skip")
 def skip(here: Here, visitor: Visitor, given: m.Skip) -> m.Saved:
     """Leave a query to others."""
-    _must_exist(here.store, given.query)
-    new = here.store.skip(given.uuid, given.query, visitor.annotator)
-    if new and given.reason:
-        _log.warning("query %d was passed over by %r: %r", given.query, visitor.annotator, given.reason)
+    showing = _shown(here.store, given.showing, visitor)
+    new = here.store.skip(given.uuid, showing.query, visitor.annotator, showing)
+    return m.Saved(duplicate=not new, counts=_counts(here.store))
+
+
+@api.post("/flag")
+def flag(here: Here, visitor: Visitor, given: m.Flag) -> m.Saved:
+    """Take a query that cannot be shown out of everybody's way."""
+    showing = _shown(here.store, given.showing, visitor)
+    new = here.store.flag(given.uuid, showing.query, visitor.annotator, given.reason, showing)
+    if new:
+        _log.warning("query %d was flagged by %r: %r", showing.query, visitor.annotator, given.reason)
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
 
 @api.post("/undo")
 def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
     """Take back one's own answer."""
-    query = here.store.undo(given.uuid, visitor.annotator, given.undone)
-    return m.Undone(query=query, counts=_counts(here.store))
+    showing = here.store.undo(given.uuid, visitor.annotator, given.undone)
+    return m.Undone(showing=showing, counts=_counts(here.store))
 
 
 def _claim(here: Context, annotator: str, count: int, held: set[int]) -> tuple[list[m.Pair], int]:
-    """Borrow pairs that can be shown; those that cannot are handed back for good, or they would always come first."""
+    """Borrow pairs that can be shown; those that cannot are flagged, or they would always come first."""
     passed_over = 0
     for _ in range(MOST_ROUNDS):
-        claims = [c for c in here.store.claim(annotator, count + len(held)) if c.query.id not in held][:count]
-        broken = []
+        claims = [c for c in here.store.claim(annotator, count + len(held)) if c.showing not in held][:count]
+        broken: list[tuple[Claim, str]] = []
         pairs = []
         for claim in claims:
             try:
                 pairs.append(_pair(here.run.clips, claim))
             except (OSError, ValidationError) as error:
-                broken.append(claim.query.id)
+                broken.append((claim, str(error)))
                 _log.warning("query %d is passed over, a clip of it cannot be shown: %s", claim.query.id, error)
         if not broken:
             return pairs, passed_over
-        for number in broken:
-            here.store.skip(new_uuid(), number, annotator)
+        for claim, why in broken:
+            showing = here.store.shown(claim.showing, annotator)
+            here.store.flag(new_uuid(), claim.query.id, annotator, why[:200], showing)
         passed_over += len(broken)
     return pairs, passed_over
 
 
 def _pair(clips: Path, claim: Claim) -> m.Pair:
-    return m.Pair(query=claim.query.id, left=_sheet(clips, claim.left_clip), right=_sheet(clips, claim.right_clip))
+    return m.Pair(showing=claim.showing, left=_sheet(clips, claim.left_clip), right=_sheet(clips, claim.right_clip))
 
 
 def _sheet(clips: Path, clip: str) -> m.Clip:
@@ -221,9 +231,13 @@ def _sheet(clips: Path, clip: str) -> m.Clip:
     return m.Clip(url=f"/clips/{clip}", **sheet.model_dump())
 
 
-def _must_exist(store: Store, query: int) -> None:
-    if not store.queries([query]):
-        raise HTTPException(422, f"There is no query {query}.")
+def _shown(store: Store, number: int, visitor: Session) -> Showing:
+    try:
+        return store.shown(number, visitor.annotator)
+    except StoreError as error:
+        if error.__cause__ is not None:  # the database, not the number
+            raise
+        raise HTTPException(422, f"{error}.") from error
 
 
 # ---- what the run page hears

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from backflip.preferences import Choice
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-QueryNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
+ShowingNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 Amount = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
@@ -25,10 +25,10 @@ class _Told(BaseModel):
 
 
 class Answer(_Sent):
-    """A choice on a query, and how it came about."""
+    """A choice between the two clips of a showing as they were seen, and how it came about."""
 
     uuid: Uuid
-    query: QueryNumber
+    showing: ShowingNumber
     choice: Choice
     seconds: Amount | None = None
     """From the first frame seen to the answer, while the page was visible."""
@@ -43,9 +43,16 @@ class Skip(_Sent):
     """A query that its visitor wants to leave to others."""
 
     uuid: Uuid
-    query: QueryNumber
+    showing: ShowingNumber
+
+
+class Flag(_Sent):
+    """A query that nobody should be shown as it is."""
+
+    uuid: Uuid
+    showing: ShowingNumber
     reason: Annotated[str, Field(max_length=200)] = ""
-    """Empty if the person just did not want it; else what was wrong with it."""
+    """What is wrong with it, if somebody or the page itself could say."""
 
 
 class Undo(_Sent):
@@ -73,9 +80,9 @@ class Clip(Sheet):
 
 
 class Pair(BaseModel):
-    """A query as it is shown."""
+    """A query as it is shown, under a number that says neither which it is nor why it is shown."""
 
-    query: int
+    showing: int
     left: Clip
     right: Clip
 
@@ -178,8 +185,8 @@ class Undone(BaseModel):
     """An undo is on the disk."""
 
     saved: Literal[True] = True
-    query: int | None
-    """The query that is open again; None if there was nothing left to take back."""
+    showing: int | None
+    """Under which number its query is shown again; None if there was nothing left to take back."""
     counts: Counts
 
 

@@ -35,11 +35,11 @@ class Page {
       onrefused: (entry, sentence) => this.say(`An answer was refused: ${sentence}`),
     });
     this.pairs = new Pairs({
-      holding: () => [this.current?.query, this.undoing, ...this.outbox.queries].filter((query) => query != null),
+      holding: () => [this.current?.showing, this.undoing, ...this.outbox.queries].filter((showing) => showing != null),
       onready: () => this.settle(),
       onnews: (reply, started) => this.hearNews(reply, started),
       onbroken: (pair, sentence) => {
-        this.outbox.put("/api/skip", { uuid: uuid(), query: pair.query, reason: sentence });
+        this.outbox.put("/api/flag", { uuid: uuid(), showing: pair.showing, reason: sentence.slice(0, 200) });
         this.sayBroken();
       },
       onlost: (error) => this.lose(error),
@@ -99,7 +99,7 @@ class Page {
   answer(choice, event) {
     if (!this.seen) return;
     const seconds = Math.max(0, performance.now() - this.player.painted - this.hiddenMs) / 1000;
-    const given = { uuid: uuid(), query: this.current.query, choice, seconds: round(seconds), loops: round(this.player.loops), ...this.swap };
+    const given = { uuid: uuid(), showing: this.current.showing, choice, seconds: round(seconds), loops: round(this.player.loops), ...this.swap };
     this.history = [...this.history, { uuid: given.uuid, choice, pair: outline(this.current) }].slice(-UNDOABLE);
     this.recent = [...this.recent, seconds].slice(-RECENT);
     this.advance(event.timeStamp);
@@ -113,7 +113,7 @@ class Page {
 
   skip(event) {
     if (!this.seen) return;
-    const skipped = { uuid: uuid(), query: this.current.query };
+    const skipped = { uuid: uuid(), showing: this.current.showing };
     this.advance(event.timeStamp);
     this.outbox.put("/api/skip", skipped);
     this.say("Skipped; somebody else may get it.");
@@ -124,15 +124,15 @@ class Page {
     if (!last || this.undoing !== null) return;
     this.history = this.history.slice(0, -1);
     this.shelf.write("history", this.history);
-    this.undoing = last.pair.query;
+    this.undoing = last.pair.showing;
     this.outbox.put("/api/undo", { uuid: uuid(), undone: last.uuid });
     this.countToday(-1);
     if (this.current !== null) this.pairs.putBack(this.current);
     this.current = null;
-    document.body.dataset.query = ""; // the old pair stays in sight until the other is there, but takes no answer
+    document.body.dataset.showing = ""; // the old pair stays in sight until the other is there, but takes no answer
     this.drawCounts();
     let pair = null;
-    if (this.previous?.query === last.pair.query) {
+    if (this.previous?.showing === last.pair.showing) {
       pair = this.previous;
       this.previous = null;
     } else {
@@ -183,7 +183,7 @@ class Page {
     this.drawState();
     shown.then((painted) => {
       if (this.current !== pair) return;
-      performance.mark("shown", { startTime: painted, detail: pair.query });
+      performance.mark("shown", { startTime: painted, detail: pair.showing });
       if (!prefetched) return;
       this.swap.swap_ms = round(Math.max(0, painted - since));
       performance.clearMeasures("swap");
@@ -227,7 +227,7 @@ class Page {
     const showing = this.current !== null;
     const state = showing ? "showing" : this.over ? "over" : "waiting";
     document.body.dataset.state = state;
-    document.body.dataset.query = this.current?.query ?? "";
+    document.body.dataset.showing = this.current?.showing ?? "";
     $("stage").hidden = !showing;
     $("notice").hidden = showing;
     if (!showing && this.undoing === null) this.player.clear();

@@ -104,7 +104,7 @@ export class Outbox {
 
   /** Queries that the server does not know to be done with yet. */
   get queries() {
-    return this.#waiting.map((entry) => entry.body.query).filter((query) => query !== undefined);
+    return this.#waiting.map((entry) => entry.body.showing).filter((showing) => showing !== undefined);
   }
 
   /** How many more answers there will be once all is sent. */
@@ -205,7 +205,7 @@ export class Pairs {
   }
 
   async #fetch() {
-    const have = [...this.#ready.map((pair) => pair.query), ...this.holding(), ...this.#broken];
+    const have = [...this.#ready.map((pair) => pair.showing), ...this.holding(), ...this.#broken];
     const count = this.wanted ? Math.max(0, AHEAD - this.#ready.length) : 0;
     const started = performance.now();
     const reply = await call(`/api/next?count=${count}&have=${[...new Set(have)].slice(-50).join(",")}`);
@@ -215,13 +215,13 @@ export class Pairs {
     for (const [i, pair] of reply.pairs.entries()) {
       try {
         const whole = await decoded[i];
-        const known = [...this.#ready.map((other) => other.query), ...this.holding()];
-        if (known.includes(pair.query)) release(whole);
+        const known = [...this.#ready.map((other) => other.showing), ...this.holding()];
+        if (known.includes(pair.showing)) release(whole);
         else this.#ready.push(whole);
         this.onready();
       } catch (error) {
         if (!(error instanceof BrokenClip)) throw error;
-        this.#broken.add(pair.query);
+        this.#broken.add(pair.showing);
         this.onbroken(pair, error.message);
         this.#again = true;
       }
@@ -257,5 +257,5 @@ export function release(pair) {
 /** What remains of a pair when its drawings are given back. */
 export function outline(pair) {
   const bare = ({ bitmap, ...sheet }) => sheet;
-  return { query: pair.query, left: bare(pair.left), right: bare(pair.right) };
+  return { showing: pair.showing, left: bare(pair.left), right: bare(pair.right) };
 }
