@@ -450,16 +450,39 @@ def test_padding_of_short_segments_does_not_count(make_segments: MakeSegments) -
     assert _same(*fitters)
 
 
-def test_only_the_first_fit_standardises_the_inputs(make_segments: MakeSegments) -> None:
+def test_inputs_are_standardised_on_all_that_was_compared(make_segments: MakeSegments) -> None:
     fitter = _fitter(_compared(make_segments, 20))
     fitter.fit()
-    mean = fitter.ensemble.input_mean.clone()
-    assert (mean != 0).all()
     moved = _compared(make_segments, 20, seed=3, first=21)
     moved = replace(moved, left=replace(moved.left, observations=moved.left.observations + 100))
     assert fitter.absorb(Changes(moved.query_ids, moved, 40))
     fitter.fit()
-    np.testing.assert_array_equal(fitter.ensemble.input_mean, mean)
+    assert fitter.data is not None
+    seen = np.concatenate([side.observations.reshape(-1, 3) for side in (fitter.data.left, fitter.data.right)])
+    np.testing.assert_allclose(fitter.ensemble.input_mean, seen.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(fitter.ensemble.input_deviation, seen.std(0), rtol=1e-4)
+
+
+def test_standardising_anew_changes_neither_the_reward_nor_the_way_of_the_next_step(
+    make_segments: MakeSegments,
+) -> None:
+    fitter = _fitter(_compared(make_segments, 20))
+    fitter.fit()
+    assert fitter.data is not None
+    before = fitter.ensemble.raw(fitter.data.left.observations, fitter.data.left.actions)
+    moments = {name: value.clone() for name, value in fitter.adam.state[fitter.ensemble.parameters[0]].items()}
+    wider = replace(fitter.data, left=replace(fitter.data.left, observations=3 * fitter.data.left.observations + 1))
+    old = fitter.ensemble.input_deviation.clone()
+    fitter._standardise(wider)
+    scale = (fitter.ensemble.input_deviation / old)[:, None]
+    assert (scale > 1.5).all()
+    after = fitter.ensemble.raw(fitter.data.left.observations, fitter.data.left.actions)
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    # An input that is divided by `scale` has gradients that are, too.
+    now = fitter.adam.state[fitter.ensemble.parameters[0]]
+    np.testing.assert_allclose(now["exp_avg"][:, :3] * scale, moments["exp_avg"][:, :3], rtol=1e-4)
+    np.testing.assert_allclose(now["exp_avg_sq"][:, :3] * scale**2, moments["exp_avg_sq"][:, :3], rtol=1e-4)
+    np.testing.assert_array_equal(now["exp_avg"][:, 3:], moments["exp_avg"][:, 3:])
 
 
 def test_answers_are_taken_in_as_they_come_and_undone_ones_leave(make_segments: MakeSegments) -> None:

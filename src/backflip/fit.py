@@ -173,9 +173,7 @@ class Fitter:
         if self.data is None or not (self.data.weight > 0).any():
             return False
         started = time.perf_counter()
-        if self.fits == 0:
-            counted = [side[self.data.weight > 0] for side in (self.data.left, self.data.right)]
-            self.ensemble.standardise_inputs(np.concatenate([side.observations[side.mask() > 0] for side in counted]))
+        self._standardise(self.data)
         table = self._tabulated(self.data)
         rng = np.random.default_rng([self.seed, self.fits])
         steps = self.config.first_steps if self.fits == 0 else self.config.steps
@@ -193,6 +191,22 @@ class Fitter:
         self.fits += 1
         self.seconds = time.perf_counter() - started
         return True
+
+    def _standardise(self, data: Comparisons) -> None:
+        """Inputs are standardised on all behaviour in D: what a policy does soon differs a lot from what it began with.
+
+        Weights and Adam's moments change along, so that neither r̂ nor the next step notices.
+        """
+        counted = [side[data.weight > 0] for side in (data.left, data.right)]
+        observations = np.concatenate([side.observations[side.mask() > 0] for side in counted])
+        if self.fits == 0:
+            self.ensemble.standardise_inputs(observations)
+            return
+        scale = self.ensemble.restandardise_inputs(observations)[:, None]
+        moments = self.adam.state[self.ensemble.parameters[0]]
+        seen = slice(0, len(scale))
+        moments["exp_avg"][:, seen] /= scale
+        moments["exp_avg_sq"][:, seen] /= scale**2
 
     def _tabulated(self, data: Comparisons) -> Table:
         """D as tensors, made once a fit: the statistics of the inputs are fixed, and so is every bootstrap."""

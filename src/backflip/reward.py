@@ -129,11 +129,27 @@ class RewardEnsemble:
             return self.forward(self.features(observations, actions)).reshape(self.members, *lead)
 
     def standardise_inputs(self, observations: Shaped[np.ndarray, "*n"]) -> None:
-        """Fix the statistics that observations are standardised with, once, before the first fit."""
+        """Measure the mean and deviation that observations are standardised with."""
         flat = observations.reshape(-1, self.inputs.observation_size).astype(np.float64)
         self.input_mean = torch.from_numpy(flat.mean(0).astype(np.float32))
         deviation = np.maximum(flat.std(0), SMALLEST_DEVIATION)
         self.input_deviation = torch.from_numpy(deviation.astype(np.float32))
+
+    def restandardise_inputs(self, observations: Shaped[np.ndarray, "*n"]) -> Float[Tensor, " o"]:
+        """Measure them anew, and change the first layer so that every output stays what it was.
+
+        Returns:
+            By how much each observation's weights were multiplied.
+        """
+        mean, deviation = self.input_mean, self.input_deviation
+        self.standardise_inputs(observations)
+        scale = self.input_deviation / deviation
+        weights, bias = self.parameters[0], self.parameters[1]
+        seen = slice(0, self.inputs.observation_size)
+        with torch.no_grad():
+            bias += torch.einsum("i,mio->mo", (self.input_mean - mean) / deviation, weights[:, seen])[:, None]
+            weights[:, seen] *= scale[:, None]
+        return scale
 
     def calibrate(self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]) -> None:
         """Measure each member on recent behaviour, so that its reward there has mean 0 and the set deviation (§2.2.3).
