@@ -304,7 +304,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "resume", "serve", "evaluate", "show", "tasks", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "tasks", "doctor"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         call(command, "--help")

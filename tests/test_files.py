@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from backflip.files import DamagedFile, load_arrays, save_arrays, write_whole
+from backflip.files import DamagedFile, load_arrays, save_arrays, whole_file, write_whole
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -28,6 +28,25 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
     (tmp_path / "a").mkdir()  # a folder cannot be replaced by a file
     with pytest.raises(OSError, match="a"):
         write_whole(tmp_path / "a", b"new")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_written_bit_by_bit_appears_when_all_is_written_or_never(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"old")
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"ne")
+        assert (tmp_path / "a").read_bytes() == b"old"
+        file.write(b"w")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+    def gave_up() -> None:
+        with whole_file(tmp_path / "a") as file:
+            file.write(b"newer")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        gave_up()
+    assert (tmp_path / "a").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a"]
 
 

@@ -52,5 +52,20 @@ class Follow(gym.Env[Any, Any]):
         return self.shown
 
 
+class Pictures(gym.Env[Any, Any]):
+    """A picture is shown; nothing that is done changes anything."""
+
+    observation_space = gym.spaces.Box(0, 255, (40, 40, 3), np.uint8)
+    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
 gym.register("DictPoint-v0", "toys:DictPoint", max_episode_steps=40)
 gym.register("Follow-v0", "toys:Follow", max_episode_steps=8, disable_env_checker=True)
+gym.register("Pictures-v0", "toys:Pictures", max_episode_steps=20)

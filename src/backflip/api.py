@@ -15,6 +15,7 @@ from backflip.evaluate import load_ensemble
 from backflip.experiments import settings_for
 from backflip.loop import at_once, in_turn
 from backflip.processes import Part
+from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
 from backflip.settings import PEOPLE, SCRIPTED, Mode, Settings
 from backflip.store import Store
@@ -149,13 +150,19 @@ def go_on(
 
 
 def load_reward(run: str | Path) -> Reward:
-    """The newest r̂ of a run, as a function of observations [... *obs] and actions [... *act] to rewards [...].
+    """The newest r̂ of a run, or that of a reward card, as a function of observations and actions to rewards.
+
+    From observations [... *obs] and actions [... *act] to [...], for any leading axes.
 
     Mean 0 and deviation 1 per member on the behaviour that it was last normalised on (§2.2.3).
 
     Raises:
         RunError: no run there, or it has no r̂ yet.
+        DamagedFile: r̂ cannot be read.
     """
+    file = Path(run) / "reward.safetensors"  # of a card, as `backflip export --card` writes them
+    if file.is_file():
+        return RewardEnsemble.load(file).reward
     directory = RunDir.open(Path(run))
     ensemble = load_ensemble(directory)
     if ensemble is None:

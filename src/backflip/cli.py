@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from backflip import __version__
+from backflip.cli_data import export_run, import_into
 from backflip.files import DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
 from backflip.store import StoreError
+from backflip.terminal import File, Number, Run, Unusable, out
 
 if TYPE_CHECKING:
     import socket
@@ -39,15 +40,6 @@ Preset = Literal["fast", "paper"]
 Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
 How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
 Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
-Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
-File = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
-Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-
-out = Console()
-
-
-class Unusable(Exception):
-    """Something on the command line that cannot be; the message says what and what to do."""
 
 
 def demo(
@@ -369,9 +361,10 @@ def _usable() -> Iterator[None]:
 def _mistakes() -> tuple[type[BaseException], ...]:
     """What a person can mend: one sentence and exit status 2. Called when something was raised."""
     from backflip.envs import MissingExtra, UnknownTask
+    from backflip.exchange import ExchangeError
     from backflip.web.server import ServerError
 
-    return (Unusable, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile)
+    return (Unusable, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile, ExchangeError)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -381,6 +374,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "serve": serve_run,
     "evaluate": evaluate_run,
     "show": show_run,
+    "export": export_run,
+    "import": import_into,
     "tasks": tasks,
     "doctor": doctor,
 }

@@ -3,8 +3,10 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +24,21 @@ def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
     Args:
         durable: also force it to the disk before the name changes.
     """
+    with whole_file(path, durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file to write bit by bit, which takes the place of `path` when all is written, or never.
+
+    Args:
+        durable: also force it to the disk before the name changes.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
+        with temporary.open("w+b") as file:
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

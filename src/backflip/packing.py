@@ -1,6 +1,7 @@
 """Segments as rows of bytes, and back: a column of many rows becomes one array without touching single values."""
 
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class Layout:
         """The layout of these segments."""
         arrays = ((name, getattr(segments, name)) for name in ARRAYS)
         return cls(tuple((name, array.dtype.str, array.shape[1:]) for name, array in arrays))
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of one segment, not compressed."""
+        return sum(np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape in self.columns)
 
     def to_json(self) -> str:
         """As text."""

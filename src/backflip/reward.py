@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from backflip.files import DamagedFile, load_arrays, save_arrays
+from backflip.segments import Array
 
 LEAK = 0.01
 """Slope of the leaky ReLU below zero (A.1)."""
@@ -202,18 +203,26 @@ class RewardEnsemble:
             DamagedFile: it cannot be read.
         """
         arrays, meta = load_arrays(path)
-        if not {"inputs", "config", "baseline"} <= set(meta):
-            raise DamagedFile(f"{path} holds no reward ensemble; give the file reward.safetensors of a run")
-        shape: dict[str, Any] = meta["inputs"]
-        inputs = Inputs(**{**shape, "observation_shape": tuple(shape["observation_shape"])})
-        ensemble = cls(inputs, RewardConfig(**meta["config"]))
-        ensemble.parameters = [
-            torch.from_numpy(arrays[f"parameter_{i}"].copy()) for i in range(len(ensemble.parameters))
-        ]
-        for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
-            setattr(ensemble, name, torch.from_numpy(arrays[name].copy()))
-        ensemble.baseline = meta["baseline"]
+        try:
+            shape: dict[str, Any] = meta["inputs"]
+            inputs = Inputs(**{**shape, "observation_shape": tuple(shape["observation_shape"])})
+            ensemble = cls(inputs, RewardConfig(**meta["config"]))
+            ensemble.baseline = float(meta["baseline"])
+            for i, parameter in enumerate(ensemble.parameters):
+                ensemble.parameters[i] = _like(parameter, arrays[f"parameter_{i}"])
+            for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
+                setattr(ensemble, name, _like(getattr(ensemble, name), arrays[name]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFile(
+                f"{path} holds no reward ensemble ({error!r}); give the file reward.safetensors of a run or a card"
+            ) from error
         return ensemble
+
+
+def _like(expected: Tensor, found: Array) -> Tensor:
+    if found.shape != tuple(expected.shape) or found.dtype != np.float32:
+        raise ValueError(f"{found.shape} {found.dtype} where {tuple(expected.shape)} float32 belongs")
+    return torch.from_numpy(found.copy())
 
 
 def probability_left(

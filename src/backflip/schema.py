@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from backflip.preferences import Choice, Query
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 2
 """Raised with every change of the tables; migrations.py brings older databases here."""
@@ -131,6 +133,6 @@ def as_query(row: Any) -> Query:
     return Query(row.id, row.left, row.right, tuple(json.loads(row.p_left)), row.policy_steps)
 
 
-def chunks(ids: list[int], size: int = 500) -> Iterator[list[int]]:
+def chunks(ids: list[T], size: int = 500) -> Iterator[list[T]]:
     """Lists short enough for one statement (SQLite allows 999 parameters in old builds)."""
     return (ids[start : start + size] for start in range(0, len(ids), size))

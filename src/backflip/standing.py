@@ -76,6 +76,11 @@ def preferences(c: sa.Connection, newest: int | None) -> list[tuple[Preference, 
     return [(Preference(row.uuid, row.id, Choice(row.kind), row.teacher, row.seconds), as_query(row)) for row in rows]
 
 
+def uuids(c: sa.Connection) -> list[str]:
+    """The UUIDs of these choices, oldest first."""
+    return list(c.execute(sa.select(event.c.uuid).where(_label, stands()).order_by(event.c.seq)).scalars())
+
+
 def counts(c: sa.Connection) -> Counts:
     """How many segments, queries and answers there are now."""
     segments = c.execute(sa.select(sa.func.count()).select_from(segment)).scalar() or 0

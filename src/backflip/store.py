@@ -89,6 +89,12 @@ class Store:
             with self.engine.connect() as c:
                 yield c
 
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees one moment of the store, for functions of the store's modules that have no method."""
+        with self._reading() as c:
+            yield c
+
     # ---- notes: small values that belong to the run
 
     def note(self, key: str, value: str) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from backflip.database import StoreError, insert, storable
 from backflip.packing import Layout, pack, unpack
-from backflip.schema import chunks, meta, segment
+from backflip.schema import LARGEST_NUMBER, chunks, meta, segment
 from backflip.segments import Segments
 
 LAYOUT_KEY = "layout"
@@ -42,9 +42,20 @@ def add(c: sa.Connection, segments: Segments, keep: int) -> Int64[np.ndarray, " 
     return np.array(ids, np.int64)
 
 
+def add_for_ever(c: sa.Connection, segments: Segments) -> list[int]:
+    """Store segments that never make room for others, and for which none makes room; return their numbers.
+
+    Raises:
+        StoreError: their shapes differ from those already stored.
+    """
+    ids: list[int] = add(c, segments, keep=LARGEST_NUMBER).tolist()
+    keep_for_ever(c, ids)
+    return ids
+
+
 def _agreed_layout(c: sa.Connection, layout: Layout) -> Layout:
     c.execute(insert(c, meta).values(key=LAYOUT_KEY, value=layout.to_json()).on_conflict_do_nothing())
-    stored = _layout(c)
+    stored = layout_of(c)
     if stored != layout:
         raise StoreError(
             f"the new segments ({layout}) differ from those in the store ({stored}); "
@@ -53,7 +64,8 @@ def _agreed_layout(c: sa.Connection, layout: Layout) -> Layout:
     return layout
 
 
-def _layout(c: sa.Connection) -> Layout | None:
+def layout_of(c: sa.Connection) -> Layout | None:
+    """Type and shape of the segments' arrays; None before there are any."""
     text = c.execute(sa.select(meta.c.value).where(meta.c.key == LAYOUT_KEY)).scalar()
     return None if text is None else Layout.from_json(text)
 
@@ -66,7 +78,7 @@ def recent(c: sa.Connection, count: int) -> Segments | None:
     """The newest segments, oldest of them first, without states; None while there are none."""
     newest = sa.select(*_columns(states=False)).order_by(segment.c.id.desc()).limit(count)
     rows = c.execute(newest).all()
-    layout = _layout(c)
+    layout = layout_of(c)
     return unpack(rows[::-1], layout) if rows and layout else None
 
 
@@ -95,10 +107,15 @@ def by_id(c: sa.Connection, ids: Sequence[int] | Int64[np.ndarray, " n"], states
     missing = sorted(set(wanted) - set(rows))
     if missing:
         raise StoreError(f"segments {missing[:5]} are not in the store; were they pruned?")
-    layout = _layout(c)
+    layout = layout_of(c)
     if layout is None:
         raise StoreError("there are no segments in the store yet")
     return unpack([rows[i] for i in wanted], layout)
+
+
+def numbers(c: sa.Connection) -> list[int]:
+    """The numbers of all segments, oldest first."""
+    return list(c.execute(sa.select(segment.c.id).order_by(segment.c.id)).scalars())
 
 
 def hold(c: sa.Connection, ids: list[int]) -> set[int]:

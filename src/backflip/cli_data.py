@@ -1,0 +1,100 @@
+"""Commands that take a run's answers out of it, and bring others in."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from backflip.rundir import RunDir
+from backflip.terminal import File, Number, Run, Unusable, out
+
+Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH [PATH ...]")]
+Dataset = tyro.conf.arg(metavar="NAME|FOLDER", help_behavior_hint="")
+Folder = tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")
+Segment = tyro.conf.arg(metavar="SEGMENT", help_behavior_hint="")
+
+
+def export_run(
+    run: Run,
+    events: Annotated[Path | None, File] = None,
+    preferences: Annotated[Path | None, File] = None,
+    minari: Annotated[str | None, Dataset] = None,
+    card: Annotated[Path | None, Folder] = None,
+    licence: str = "unknown",
+    clip: Annotated[int | None, Segment] = None,
+    video: Annotated[Path | None, File] = None,
+    without_names: bool = False,
+) -> None:
+    """Write a run's answers, clips and r̂ in formats that other programs read; several at once, if you like.
+
+    Args:
+        run: the run directory.
+        events: every answer, skip and undo as a line of JSON into this .jsonl, and the segments into an .npz beside it.
+        preferences: the answers that stand as a table into this .parquet, and the segments into an .npz beside it.
+        minari: the segments as episodes of a Minari dataset, with the answers pointing into them.
+        card: the newest r̂ with a page about it into this folder.
+        licence: of the card, such as cc-by-4.0.
+        clip: the number of a segment to draw into the --video.
+        video: an .mp4 for the --clip.
+        without_names: write annotator-1, annotator-2 ... instead of the names of people.
+    """
+    from backflip.exchange.bundle import outgoing
+    from backflip.exchange.card import write_card
+    from backflip.exchange.episodes import write_episodes
+    from backflip.exchange.events import write_events
+    from backflip.exchange.film import film_segment
+    from backflip.exchange.table import write_preferences
+
+    if (clip is None) != (video is None):
+        raise Unusable("--clip says which segment, --video where to: give both, as in --clip 12 --video clip.mp4")
+    _must_end_in(events, ".jsonl")
+    _must_end_in(preferences, ".parquet")
+    answers = [given is not None for given in (events, preferences, minari)]
+    if not any(answers) and card is None and clip is None:
+        raise Unusable("nothing to export; give --events, --preferences, --minari, --card, or --clip with --video")
+    directory = RunDir.open(run)
+    written: list[Path] = []
+    with closing(directory.store()) as store:
+        if any(answers):
+            found = outgoing(directory, store, without_names)
+            written += write_events(events, found) if events else []
+            written += write_preferences(preferences, found) if preferences else []
+            written += write_episodes(minari, found) if minari else []
+        if clip is not None and video is not None:
+            film_segment(directory, store, clip, video)
+            written.append(video)
+        if card is not None:
+            written += write_card(card, directory, store, licence)
+    for path in dict.fromkeys(written):
+        out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def import_into(run: Run, paths: Paths, ask: Annotated[int, Number] = 0) -> None:
+    """Bring answers and segments into a run: all that is there, or if something is wrong, nothing.
+
+    What is in the run already is not brought in again.
+
+    Args:
+        run: the run directory that they go into.
+        paths: what `backflip export` wrote (.jsonl, .parquet, Minari), other runs, or folders of your own clips.
+        ask: put so many pairs of the new segments to the teacher.
+    """
+    from backflip.exchange.incoming import import_all
+
+    if not paths:
+        raise Unusable("nothing to import; name files, folders or other runs after the run that they go into")
+    if ask < 0:
+        raise Unusable(f"--ask is {ask}; it must be 0 or more")
+    directory = RunDir.open(run)
+    with closing(directory.store()) as store:
+        found = import_all(directory, store, list(paths), ask)
+    new = found.brought
+    said = f"new: {len(found.segments):,} segments, {new.queries:,} queries, {new.events:,} events"
+    already = f"; {new.known:,} events were here already" if new.known else ""
+    out.print(said + already, highlight=False, soft_wrap=True)
+
+
+def _must_end_in(path: Path | None, suffix: str) -> None:
+    if path is not None and path.suffix != suffix:
+        raise Unusable(f"{path} should end in {suffix}; by that, `backflip import` knows what it is")
