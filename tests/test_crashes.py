@@ -16,9 +16,13 @@ from collections import Counter
 from contextlib import closing, suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from backflip.preferences import Choice
+    from backflip.store import Store
 
 KILLS = 20
 PARTS = ("run", "act", "ask", "fit", "page")
@@ -33,6 +37,7 @@ class Labeller(threading.Thread):
         self.home = f"http://127.0.0.1:{port}"
         self.token = token
         self.acknowledged: dict[str, tuple[int, str]] = {}
+        """By UUID, under which number a pair was shown, and what was chosen as it was seen."""
         self.sent: dict[str, tuple[int, str]] = {}
         self.outbox: list[tuple[str, int, str]] = []
         self.stopped = threading.Event()
@@ -53,11 +58,11 @@ class Labeller(threading.Thread):
                 for pair in json.loads(self._get("/api/next?count=1"))["pairs"]:
                     choice = self.random.choice(["left", "right", "equal", "incomparable"])
                     self.outbox.append(
-                        (str(uuid.UUID(int=self.random.getrandbits(128), version=4)), pair["query"], choice)
+                        (str(uuid.UUID(int=self.random.getrandbits(128), version=4)), pair["showing"], choice)
                     )
             for given in list(self.outbox):
                 self.sent[given[0]] = given[1:]
-                self._post("/api/answer", {"uuid": given[0], "query": given[1], "choice": given[2], "seconds": 1.0})
+                self._post("/api/answer", {"uuid": given[0], "showing": given[1], "choice": given[2], "seconds": 1.0})
                 self.acknowledged[given[0]] = given[1:]
                 self.outbox.remove(given)
             self.stopped.wait(0.05)
@@ -72,6 +77,14 @@ class Labeller(threading.Thread):
         request = urllib.request.Request(self.home + path, json.dumps(body).encode(), headers)
         with self.opener.open(request, timeout=10) as response:
             response.read()
+
+
+def as_stored(store: "Store", number: int, seen: str) -> tuple[int, "Choice"]:
+    """The query that was shown under a number, and what a choice between its sides as they were seen means."""
+    from backflip.preferences import Choice
+
+    showing = store.shown(number, "you")
+    return showing.query, showing.meant(Choice(seen))
 
 
 def parts_of(process: "subprocess.Popen[bytes]") -> dict[str, int]:
@@ -134,10 +147,11 @@ def test_no_acknowledged_answer_is_lost_or_doubled_by_twenty_kills(tmp_path: Pat
             time.sleep(0.05)
     with closing(run.store(check=True)) as store:
         stored = Counter(given.uuid for given, _ in store.preferences())
-        kept = {given.uuid: (given.query, given.choice.value) for given, _ in store.preferences()}
+        kept = {given.uuid: (given.query, given.choice) for given, _ in store.preferences()}
+        meant = {name: as_stored(store, *given) for name, given in labeller.acknowledged.items()}
     assert len(labeller.acknowledged) > 3 * KILLS
     assert not [name for name in labeller.acknowledged if stored[name] != 1]
-    assert all(kept[name] == labeller.acknowledged[name] for name in labeller.acknowledged)
+    assert all(kept[name] == meant[name] for name in meant)
     assert set(stored) <= set(labeller.sent), "nothing was stored that nobody sent"
     assert run.newest("act") is not None
     assert reached[-1] > reached[len(reached) // 2] > 0, f"the policy went on from where it was: {reached}"

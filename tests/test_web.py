@@ -25,7 +25,7 @@ from starlette.routing import Route
 from backflip.preferences import Choice
 from backflip.rundir import RunDir, RunError
 from backflip.segments import Segments
-from backflip.store import Store, new_uuid
+from backflip.store import Claim, Store, new_uuid
 from backflip.web.app import STATIC, create_app
 from backflip.web.security import HEADERS, MOST_BODY_BYTES, Hosts, fingerprint, run_token
 from backflip.web.server import FIRST_PORT, HostRefused, PortBusy, bind, link
@@ -46,10 +46,11 @@ ROUTES = {
     "/api/run": "/api/run",
     "/api/answer": "/api/answer",
     "/api/skip": "/api/skip",
+    "/api/flag": "/api/flag",
     "/api/undo": "/api/undo",
 }
 """Every route there is, and an address that it answers; a new one has to be put here, and so under these tests."""
-CHANGES = ("/api/answer", "/api/skip", "/api/undo")
+CHANGES = ("/api/answer", "/api/skip", "/api/flag", "/api/undo")
 
 
 def make_run(path: Path, **settings: Any) -> RunDir:
@@ -138,8 +139,21 @@ def insider(outsider: TestClient, link_token: str) -> TestClient:
     return outsider
 
 
-def answer_of(query: int, choice: str = "left", **more: Any) -> dict[str, Any]:
-    return {"uuid": new_uuid(), "query": query, "choice": choice, **more}
+def shown(store: Store, count: int = 1) -> list[Claim]:
+    """What the visitor holds, as the store knows it: the page hears neither the query nor whether it is flipped."""
+    return store.claim("you", count)
+
+
+def answer_of(claim: Claim, choice: str = "left", **more: Any) -> dict[str, Any]:
+    """An answer that means `choice`, said as a visitor sees the sides."""
+    mirrored = {"left": "right", "right": "left"}
+    seen = mirrored.get(choice, choice) if claim.flipped else choice
+    return {"uuid": new_uuid(), "showing": claim.showing, "choice": seen, **more}
+
+
+def queries_of(store: Store, reply: dict[str, Any]) -> list[int]:
+    """The queries that a reply has pairs for."""
+    return [store.shown(pair["showing"], "you").query for pair in reply["pairs"]]
 
 
 def standing(store: Store) -> list[tuple[int, str]]:
@@ -274,7 +288,7 @@ def test_changes_come_from_our_page_as_json(
 
 
 def test_a_change_is_never_made_by_get(insider: TestClient) -> None:
-    assert [insider.get(path).status_code for path in CHANGES] == [405, 405, 405]
+    assert {insider.get(path).status_code for path in CHANGES} == {405}
 
 
 def test_large_bodies_are_refused(insider: TestClient) -> None:
@@ -335,7 +349,7 @@ def test_clips_are_only_those_of_the_store(visitor: TestClient, run: RunDir, sto
 def test_pairs_come_with_their_sheets_and_are_not_given_twice(visitor: TestClient, run: RunDir, store: Store) -> None:
     numbers = add_pairs(run, store, 5)
     first = visitor.get("/api/next", params={"count": 3}).json()
-    assert [pair["query"] for pair in first["pairs"]] == numbers[:3]
+    assert queries_of(store, first) == numbers[:3]
     sheet = first["pairs"][0]["left"]
     assert re.match(r"^/clips/[0-9a-f]{64}$", sheet.pop("url"))
     assert sheet == {
@@ -348,9 +362,9 @@ def test_pairs_come_with_their_sheets_and_are_not_given_twice(visitor: TestClien
     }
     assert first["counts"]["open"] == 5
     assert first["settings"]["question"] == "Which?"
-    have = ",".join(str(number) for number in numbers[:3])
+    have = ",".join(str(pair["showing"]) for pair in first["pairs"])
     more = visitor.get("/api/next", params={"count": 3, "have": have}).json()
-    assert [pair["query"] for pair in more["pairs"]] == numbers[3:]
+    assert queries_of(store, more) == numbers[3:]
 
 
 def test_no_hint_of_what_the_model_thinks_reaches_the_labelling_page(
@@ -368,11 +382,11 @@ def test_pairs_that_the_page_still_holds_stay_its_own(tmp_path: Path) -> None:
     store.clock = lambda: now[0]
     client = TestClient(app, base_url=HERE)
     client.get("/", params={"token": run_token(run)})
-    numbers = add_pairs(run, store, 3)
-    client.get("/api/next", params={"count": 3})
+    add_pairs(run, store, 3)
+    held = [pair["showing"] for pair in client.get("/api/next", params={"count": 3}).json()["pairs"]]
     for _ in range(5):
         now[0] += 60
-        client.get("/api/next", params={"count": 0, "have": ",".join(map(str, numbers))})
+        client.get("/api/next", params={"count": 0, "have": ",".join(map(str, held))})
     assert store.claim("somebody else", 3) == []
     now[0] += 600
     assert len(store.claim("somebody else", 3)) == 3
@@ -384,7 +398,7 @@ def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
     visitor: TestClient, run: RunDir, store: Store, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = add_pairs(run, store, 4)
-    clip = store.claim("you")[0].right_clip
+    clip = shown(store)[0].right_clip
     if damage == "no sheet":
         (run.clips / f"{clip}.png").unlink()
     elif damage == "no description":
@@ -396,7 +410,7 @@ def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
         (run.clips / f"{clip}.json").write_text(json.dumps(meta | {"frames": 0}))
     with caplog.at_level(logging.WARNING):
         reply = visitor.get("/api/next", params={"count": 3}).json()
-    assert [pair["query"] for pair in reply["pairs"]] == numbers[1:]
+    assert queries_of(store, reply) == numbers[1:]
     assert reply["passed_over"] == 1
     assert f"query {numbers[0]} is passed over" in caplog.text
     assert visitor.get("/api/next").json()["passed_over"] == 0
@@ -404,7 +418,7 @@ def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
 
 def test_an_answer_is_stored_once_however_often_it_is_sent(visitor: TestClient, run: RunDir, store: Store) -> None:
     number = add_pairs(run, store, 1)[0]
-    given = answer_of(number, "right", seconds=2.5, loops=1.2, swap_ms=14.0, prefetched=True)
+    given = answer_of(shown(store)[0], "right", seconds=2.5, loops=1.2, swap_ms=14.0, prefetched=True)
     replies = [visitor.post("/api/answer", json=given).json() for _ in range(3)]
     assert [(reply["saved"], reply["duplicate"]) for reply in replies] == [(True, False), (True, True), (True, True)]
     assert standing(store) == [(number, "right")]
@@ -418,19 +432,20 @@ def test_an_answer_is_stored_once_however_often_it_is_sent(visitor: TestClient, 
 
 def test_every_choice_can_be_given(visitor: TestClient, run: RunDir, store: Store) -> None:
     numbers = add_pairs(run, store, 4)
-    for number, choice in zip(numbers, Choice, strict=True):
-        assert visitor.post("/api/answer", json=answer_of(number, choice.value)).status_code == 200
+    for claim, choice in zip(shown(store, 4), Choice, strict=True):
+        assert visitor.post("/api/answer", json=answer_of(claim, choice.value)).status_code == 200
     assert standing(store) == list(zip(numbers, [choice.value for choice in Choice], strict=True))
 
 
 def test_a_uuid_cannot_be_used_for_another_answer(visitor: TestClient, run: RunDir, store: Store) -> None:
     number = add_pairs(run, store, 1)[0]
-    given = answer_of(number, "left")
+    claim = shown(store)[0]
+    given = answer_of(claim, "left")
     visitor.post("/api/answer", json=given)
-    reply = visitor.post("/api/answer", json=given | {"choice": "right"})
+    reply = visitor.post("/api/answer", json=given | {"choice": answer_of(claim, "right")["choice"]})
     assert reply.status_code == 409
     assert "cannot be rewritten" in reply.json()["detail"]
-    assert visitor.post("/api/skip", json={"uuid": given["uuid"], "query": number}).status_code == 409
+    assert visitor.post("/api/skip", json={"uuid": given["uuid"], "showing": claim.showing}).status_code == 409
     assert standing(store) == [(number, "left")]
 
 
@@ -439,12 +454,12 @@ def test_a_uuid_cannot_be_used_for_another_answer(visitor: TestClient, run: RunD
     [
         {"choice": "best"},
         {"choice": "LEFT"},
-        {"query": 0},
-        {"query": -1},
-        {"query": 2**63},
-        {"query": "1"},
-        {"query": True},
-        {"query": 99},
+        {"showing": 0},
+        {"showing": -1},
+        {"showing": 2**63},
+        {"showing": "1"},
+        {"showing": True},
+        {"showing": 99},
         {"uuid": "1"},
         {"uuid": "'; drop table event; --"},
         {"uuid": None},
@@ -456,8 +471,8 @@ def test_a_uuid_cannot_be_used_for_another_answer(visitor: TestClient, run: RunD
     ],
 )
 def test_bad_input_is_refused_with_422(visitor: TestClient, run: RunDir, store: Store, change: dict[str, Any]) -> None:
-    number = add_pairs(run, store, 1)[0]
-    assert visitor.post("/api/answer", json=answer_of(number) | change).status_code == 422
+    add_pairs(run, store, 1)
+    assert visitor.post("/api/answer", json=answer_of(shown(store)[0]) | change).status_code == 422
     assert store.counts().labels == 0
 
 
@@ -474,32 +489,42 @@ def test_bad_addresses_are_refused_with_422(insider: TestClient, query: str) -> 
     assert insider.get(f"/api/next?{query}").status_code == 422
 
 
-def test_a_skipped_query_goes_to_others_and_is_no_label(
+def test_a_skipped_query_goes_to_others_and_is_no_label(visitor: TestClient, run: RunDir, store: Store) -> None:
+    numbers = add_pairs(run, store, 2)
+    given = {"uuid": new_uuid(), "showing": shown(store, 2)[0].showing}
+    assert visitor.post("/api/skip", json=given).json()["duplicate"] is False
+    assert visitor.post("/api/skip", json=given).json()["duplicate"] is True
+    assert queries_of(store, visitor.get("/api/next").json()) == numbers[1:]
+    assert [claim.query.id for claim in store.claim("somebody else")] == numbers[:1]
+    assert store.counts().labels == 0
+
+
+def test_a_flagged_query_is_shown_to_nobody(
     visitor: TestClient, run: RunDir, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = add_pairs(run, store, 2)
-    visitor.get("/api/next", params={"count": 2})
-    given = {"uuid": new_uuid(), "query": numbers[0], "reason": "<img onerror=x>\nForged line"}
+    given = {"uuid": new_uuid(), "showing": shown(store, 2)[0].showing, "reason": "<img onerror=x>\nForged line"}
     with caplog.at_level(logging.WARNING):
-        assert visitor.post("/api/skip", json=given).json()["duplicate"] is False
-        assert visitor.post("/api/skip", json=given).json()["duplicate"] is True
+        assert visitor.post("/api/flag", json=given).json()["duplicate"] is False
+        assert visitor.post("/api/flag", json=given).json()["duplicate"] is True
     assert len(caplog.records) == 1
     assert "\nForged" not in caplog.records[0].getMessage()
-    assert [pair["query"] for pair in visitor.get("/api/next").json()["pairs"]] == numbers[1:]
-    assert [claim.query.id for claim in store.claim("somebody else")] == numbers[:1]
+    assert queries_of(store, visitor.get("/api/next").json()) == numbers[1:]
+    assert store.claim("somebody else") == []
     assert store.counts().labels == 0
 
 
 def test_an_undone_answer_is_asked_again(visitor: TestClient, run: RunDir, store: Store) -> None:
     numbers = add_pairs(run, store, 2)
-    given = answer_of(numbers[0])
+    claim = shown(store)[0]
+    given = answer_of(claim)
     visitor.post("/api/answer", json=given)
     undo = {"uuid": new_uuid(), "undone": given["uuid"]}
     reply = visitor.post("/api/undo", json=undo).json()
-    assert (reply["query"], reply["counts"]["labels"]) == (numbers[0], 0)
-    assert visitor.post("/api/undo", json=undo).json()["query"] is None
-    assert numbers[0] in [pair["query"] for pair in visitor.get("/api/next").json()["pairs"]]
-    visitor.post("/api/answer", json=answer_of(numbers[0], "right"))
+    assert (reply["showing"], reply["counts"]["labels"]) == (claim.showing, 0)
+    assert visitor.post("/api/undo", json=undo).json()["showing"] is None
+    assert numbers[0] in queries_of(store, visitor.get("/api/next").json())
+    visitor.post("/api/answer", json=answer_of(claim, "right"))
     assert standing(store) == [(numbers[0], "right")]
 
 
@@ -510,14 +535,14 @@ def test_only_ones_own_answers_can_be_undone(visitor: TestClient) -> None:
 
 
 def test_a_locked_store_is_503_and_the_answer_can_be_sent_again(visitor: TestClient, run: RunDir, store: Store) -> None:
-    number = add_pairs(run, store, 1)[0]
+    add_pairs(run, store, 1)
+    given = answer_of(shown(store)[0])
     store.engine.dispose()
 
     def hasty(connection: sqlite3.Connection, _record: Any) -> None:
         connection.execute("PRAGMA busy_timeout=20").close()
 
     sa.event.listen(store.engine, "connect", hasty)
-    given = answer_of(number)
     other = sqlite3.connect(run.path / "run.db", isolation_level=None)
     other.execute("begin immediate")
     reply = visitor.post("/api/answer", json=given)
@@ -588,8 +613,8 @@ def test_the_report_tells_what_every_part_said_and_the_newest_answers(
     run.tell("fit", version=4, comparisons=12)
     run.tell("run", state="failed", message="<script>alert(1)</script>")
     numbers = add_pairs(run, store, 10)
-    for number in numbers:
-        visitor.post("/api/answer", json=answer_of(number, seconds=1.5))
+    for claim in shown(store, 10):
+        visitor.post("/api/answer", json=answer_of(claim, seconds=1.5))
     report = visitor.get("/api/run").json()
     assert report["now"]["act"]["steps"] == 1000
     assert report["now"]["ask"]["due"] == 7
@@ -613,8 +638,9 @@ def test_hostile_strings_pass_through_unharmed(tmp_path: Path, hostile: str) -> 
     app = create_app(run, run_token(run), annotator=hostile.replace("\x00", ""))
     client = TestClient(app, base_url=HERE)
     client.get("/", params={"token": run_token(run)})
-    number = add_pairs(run, app.state.context.store, 1)[0]
-    assert client.post("/api/answer", json=answer_of(number)).status_code == 200
+    add_pairs(run, app.state.context.store, 1)
+    claim = app.state.context.store.claim(hostile.replace("\x00", ""))[0]
+    assert client.post("/api/answer", json=answer_of(claim)).status_code == 200
     report = client.get("/api/run").json()
     app.state.context.store.close()
     assert report["settings"]["task"] == hostile
