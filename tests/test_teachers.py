@@ -10,10 +10,10 @@ import pytest
 
 from backflip.preferences import Choice, Preference, Query
 from backflip.segments import Array, Segments
-from backflip.store import Store
+from backflip.store import Checks, Role, Store
 from backflip.teachers import Teacher
 from backflip.teachers.oracle import FALLIBLE, Fallibility, Oracle, choose, probability, remembered_return
-from backflip.teachers.people import DRAWN_AT_ONCE, People
+from backflip.teachers.people import DRAWN_AT_ONCE, People, PeopleConfig, are_several
 from backflip.teachers.scripted import Scripted
 
 MakeSegments = Callable[..., Segments]
@@ -433,3 +433,51 @@ def test_a_query_whose_segments_were_all_drawn_before_can_be_claimed(kept: str, 
         again = store.ask(np.array([[first.left, second.left], [first.right, second.right]]))
         people.teach(store)
         assert {claim.query.id for claim in store.claim("ana", 9)} == {query.id for query in again}
+
+
+@pytest.mark.parametrize(
+    ("invited", "revoked", "overlap"),
+    [
+        ([], [], 0.0),
+        (["label"], [], 0.0),
+        (["label", "view"], [], 0.0),
+        (["label", "admin"], [], 0.05),
+        (["label", "label", "label"], [], 0.05),
+        (["label", "label"], [1], 0.0),
+    ],
+)
+def test_two_answer_a_query_now_and_then_once_several_can_answer(
+    kept: str, invited: list[Role], revoked: list[int], overlap: float
+) -> None:
+    with closing(Store(kept)) as store:
+        for i, role in enumerate(invited):
+            store.invite(f"somebody {i}", role)
+        for i in revoked:
+            store.revoke(f"somebody {i}")
+        assert PeopleConfig().overlapping(are_several(store.accounts())) == overlap
+
+
+def test_queries_that_two_are_to_answer_are_lent_twice(kept: str, make_segments: MakeSegments) -> None:
+    with closing(Store(kept)) as store:
+        (query,) = _ask_people(store, make_segments, 1)
+        People(Drawer(), PeopleConfig(overlap=1.0)).teach(store)
+        for name in ("ana", "ben"):
+            (claim,) = store.claim(name)
+            store.answer(Preference(f"answer of {name}", claim.query.id, LEFT, name))
+        assert store.claim("eve") == []
+        assert [given.query for given, _ in store.preferences()] == [query.id, query.id]
+
+
+def test_what_was_said_about_measuring_people_holds_for_one_and_for_several() -> None:
+    config = PeopleConfig(overlap=0.5, repeats=0.0, gold=0.25)
+    for several in (False, True):
+        assert config.overlapping(several) == 0.5
+        assert config.checks(several) == Checks(repeats=0.0, gold=0.25)
+    assert PeopleConfig().checks(several=False) == Checks()
+    assert PeopleConfig().checks(several=True) == Checks(repeats=0.03, gold=0.01)
+
+
+@pytest.mark.parametrize("wrong", [{"overlap": 1.5}, {"repeats": -0.1}, {"gold": float("nan")}, {"repeats": 1.0}])
+def test_shares_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="share"):
+        PeopleConfig(**wrong)

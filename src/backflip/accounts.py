@@ -11,7 +11,9 @@ from backflip.database import StoreError, storable
 from backflip.schema import annotator, instruction
 
 Role = Literal["label", "view", "admin"]
-"""label: answers queries. view: sees the run as well. admin: invites others, changes instructions and answers."""
+"""label: answers queries. view: watches the run. admin: both, and invites others, changes instructions and answers."""
+OWNER = "you"
+"""Under which name whoever started the run answers; nobody else can be invited by it."""
 LONGEST_NAME = 60
 LONGEST_INSTRUCTION = 8000
 
@@ -47,6 +49,8 @@ def invite(c: sa.Connection, now: float, name: str, role: Role, quota: int | Non
     """
     if not name or name != name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         raise StoreError(f"{name!r} cannot be a name; use 1 to {LONGEST_NAME} printable characters")
+    if name == OWNER:
+        raise StoreError(f"{name!r} is whoever started the run; choose another name")
     if quota is not None and quota < 1:
         raise StoreError(f"a quota of {quota} answers cannot be; leave it out for no bound")
     token = secrets.token_urlsafe(32)

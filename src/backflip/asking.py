@@ -93,7 +93,7 @@ def make_teacher(run: RunDir, settings: Settings) -> Teacher:
     """The teacher that a run's settings name."""
     task = find_task(settings.task)
     if settings.asks_people:
-        return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)))
+        return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)), settings.people)
     if settings.teacher == SCRIPTED:
         script, rate = task.script, facts(task).steps_per_second
         assert script is not None  # api.start saw to it

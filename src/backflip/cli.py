@@ -5,7 +5,6 @@ What a command needs is imported when it runs: neither a list of tasks nor the p
 
 import os
 import shlex
-import signal
 import sys
 import threading
 import webbrowser
@@ -22,11 +21,12 @@ from rich.table import Table
 
 from backflip import __version__
 from backflip.cli_data import export_run, import_into
+from backflip.cli_page import annotators, invite, revoke, serve_run
 from backflip.files import DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
 from backflip.store import StoreError
-from backflip.terminal import File, Number, Run, Unusable, out
+from backflip.terminal import File, Number, Run, Unusable, ending, out
 
 if TYPE_CHECKING:
     import socket
@@ -39,6 +39,7 @@ Preset = Literal["fast", "paper"]
 # Options whose help text says what happens without them.
 Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
 How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
+Share = tyro.conf.arg(metavar="SHARE", help_behavior_hint="")
 Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
 
 
@@ -78,6 +79,9 @@ def train(
     mode: Annotated[Mode | None, How] = None,
     segment_steps: Annotated[int | None, Number] = None,
     store: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
+    overlap: Annotated[float | None, Share] = None,
+    repeats: Annotated[float | None, Share] = None,
+    gold: Annotated[float | None, Share] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
     port: Annotated[int | None, Number] = None,
     browser: bool = True,
@@ -96,6 +100,9 @@ def train(
         mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
         segment_steps: steps of a clip; by default 1.5 seconds of the task's time, or 50 where an oracle teaches fast.
         store: a PostgreSQL database of this run's own, instead of SQLite in the run directory.
+        overlap: share of queries that two people answer; by default 0.05 once several are invited, before that none.
+        repeats: share of pairs that somebody is shown again, sides exchanged; by default 0.03, as above.
+        gold: share of pairs whose right answer is known; by default 0.01, as above.
         like: repeat this run with all its settings, but for those given here.
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
@@ -113,6 +120,7 @@ def train(
         "store": store,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    shares = {"overlap": overlap, "repeats": repeats, "gold": gold}
     if like:
         if preset:
             raise Unusable(f"--like repeats the settings of {like}; leave --preset out")
@@ -122,13 +130,13 @@ def train(
                 f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
             )
         with _usable():
-            settings = replace(before, **given)
+            settings = _with_shares(replace(before, **given), shares)
         _train(settings, run, port, browser)
         return
     if task is None:
         raise Unusable("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
     with _usable():
-        settings = settings_for(**{**given, "task": task, "preset": preset})
+        settings = _with_shares(settings_for(**{**given, "task": task, "preset": preset}), shares)
     _train(settings, run, port, browser)
 
 
@@ -144,28 +152,6 @@ def resume(run: Run, port: Annotated[int | None, Number] = None, browser: bool =
     settings = _settings(directory)
     with _listening(settings, port) as listening:
         _go_on(directory, settings, listening, browser)
-
-
-def serve_run(
-    run: Run, host: str = "127.0.0.1", port: Annotated[int | None, Number] = None, allow_remote: bool = False
-) -> None:
-    """Serve a run's pages, without training.
-
-    Args:
-        run: the run directory.
-        host: the address to listen on.
-        port: the port; by default the first free one from 8642.
-        allow_remote: let other machines connect; whoever has the link can answer.
-    """
-    from backflip.web.security import run_token
-    from backflip.web.server import bind, link, serve
-
-    directory = RunDir.open(run)
-    directory.store(check=True).close()
-    with bind(host, port, allow_remote) as listening, _ending() as ended:
-        token = run_token(directory)
-        out.print(f"label: {link(listening, token, '/label')}\nwatch: {link(listening, token, '/run')}", soft_wrap=True)
-        serve(run, listening, token, ended.is_set)
 
 
 def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, File] = None, json: bool = False) -> None:
@@ -246,6 +232,12 @@ def doctor(database: Annotated[str | None, tyro.conf.arg(metavar="URL", help_beh
         raise SystemExit(1)
 
 
+def _with_shares(settings: "Settings", shares: dict[str, float | None]) -> "Settings":
+    """With what was said of how people are measured; what was not said stays as it is."""
+    said = {name: share for name, share in shares.items() if share is not None}
+    return replace(settings, people=replace(settings.people, **said))
+
+
 def _train(settings: "Settings", path: Path | None, port: int | None, browser: bool) -> None:
     from backflip.api import start
 
@@ -275,7 +267,7 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
 
     beside: dict[str, Any] = {}
     finished = False
-    with _ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):
+    with ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):
         out.print(f"run: {run.path}", highlight=False, soft_wrap=True)
         if listening:
             token = run_token(run)
@@ -300,31 +292,6 @@ def page_on(path: Path, listening: Any, token: str, stop: Any) -> None:
 
     with ThreadPoolExecutor(1) as thread:
         thread.submit(serve, path, listening, token, stop.is_set).result()
-
-
-@contextmanager
-def _ending(interrupt: bool = False) -> Iterator[threading.Event]:
-    """Meanwhile a SIGTERM ends things as cleanly as Ctrl-C, and Ctrl-C does even where a script's `&` had it ignored.
-
-    Args:
-        interrupt: by interrupting what runs, rather than by setting the event.
-    """
-    ended = threading.Event()
-
-    def end(signal_number: int, frame: Any) -> None:
-        ended.set()
-        if interrupt:
-            signal.default_int_handler(signal_number, frame)
-
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, end),
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-    }
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _open_when_ready(address: str) -> None:
@@ -362,7 +329,7 @@ def _mistakes() -> tuple[type[BaseException], ...]:
     """What a person can mend: one sentence and exit status 2. Called when something was raised."""
     from backflip.envs import MissingExtra, UnknownTask
     from backflip.exchange import ExchangeError
-    from backflip.web.server import ServerError
+    from backflip.web.security import ServerError
 
     return (Unusable, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile, ExchangeError)
 
@@ -372,6 +339,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "resume": resume,
     "serve": serve_run,
+    "invite": invite,
+    "revoke": revoke,
+    "annotators": annotators,
     "evaluate": evaluate_run,
     "show": show_run,
     "export": export_run,

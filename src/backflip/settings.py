@@ -9,6 +9,7 @@ from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig, LabelSchedule
 from backflip.reward import RewardConfig
 from backflip.teachers.oracle import FALLIBLE
+from backflip.teachers.people import PeopleConfig
 
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
@@ -56,6 +57,7 @@ class Settings:
     reward: RewardConfig = field(default_factory=RewardConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
+    people: PeopleConfig = field(default_factory=PeopleConfig)
 
     def __post_init__(self) -> None:
         teachers = (PEOPLE, SCRIPTED, *FALLIBLE)
@@ -134,6 +136,7 @@ class Settings:
             "reward": RewardConfig,
             "fit": FitConfig,
             "ask": AskConfig,
+            "people": PeopleConfig,
         }
         known = {f.name for f in fields(cls)}
         plain: dict[str, Any] = {name: value for name, value in values.items() if name in known}

@@ -1,12 +1,51 @@
 """People: they answer through the page, in their own time; the program's part is to keep drawn queries ready."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from backflip.segments import Array
-from backflip.store import Store
+from backflip.store import Account, Checks, Store
 
 DRAWN_AT_ONCE = 2
 """Queries drawn in one turn, the most informative first; few, so that new ones are not kept waiting behind old."""
+SEVERAL = {"overlap": 0.05, "repeats": 0.03, "gold": 0.01}
+"""What is usual where several people answer: few enough that hardly an answer is lost to it."""
+
+
+@dataclass(frozen=True)
+class PeopleConfig:
+    """How much of what people do is to measure them; by default nothing until more than one was invited."""
+
+    overlap: float | None = None
+    """Share of the queries that two of them answer; by default 0.05 where there are several."""
+    repeats: float | None = None
+    """Share of showings that ask again what one has answered before, sides exchanged; by default 0.03 of several."""
+    gold: float | None = None
+    """Share of showings whose right answer is known; by default 0.01 where there are several."""
+
+    def __post_init__(self) -> None:
+        for name in SEVERAL:
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}; it is a share, from 0 to 1")
+        self.checks(several=True)
+
+    def checks(self, several: bool) -> Checks:
+        """What an annotator is measured by."""
+        return Checks(repeats=self._share("repeats", several), gold=self._share("gold", several))
+
+    def overlapping(self, several: bool) -> float:
+        """Share of the queries that two annotators answer."""
+        return self._share("overlap", several)
+
+    def _share(self, name: str, several: bool) -> float:
+        chosen: float | None = getattr(self, name)
+        return chosen if chosen is not None else (SEVERAL[name] if several else 0.0)
+
+
+def are_several(accounts: Iterable[Account]) -> bool:
+    """Whether more than one of those who were invited can answer."""
+    return sum(account.revoked_at is None and account.role != "view" for account in accounts) > 1
 
 
 class People:
@@ -14,13 +53,14 @@ class People:
 
     name = "people"
 
-    def __init__(self, draw: Callable[[Array, int], str]) -> None:
+    def __init__(self, draw: Callable[[Array, int], str], config: PeopleConfig | None = None) -> None:
         """Let people answer.
 
         Args:
             draw: makes the clip of a segment from its states [k *s] and its length, and gives the clip's hash.
+            config: how often two of them are to answer the same query.
         """
-        self.draw = draw
+        self.draw, self.config = draw, config or PeopleConfig()
 
     def teach(self, store: Store) -> int:
         """Draw some queries for the page; the answers come from there, so that none is given here."""
@@ -28,5 +68,8 @@ class People:
         for number in wanted:
             segment = store.segments([number], states=True)
             store.set_clip(number, self.draw(segment.states[0], int(segment.lengths[0])))
-        store.mark_drawn()  # also where nothing was left to draw: both segments may have clips from other queries
+        overlap = self.config.overlapping(are_several(store.accounts()))
+        store.mark_drawn(
+            overlap
+        )  # also where nothing was left to draw: both segments may have clips from other queries
         return 0

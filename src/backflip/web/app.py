@@ -4,23 +4,27 @@ import logging
 import math
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi import Query as InAddress
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import MutableHeaders
 
 from backflip.preferences import Preference, Query
 from backflip.rundir import RunDir, RunError
-from backflip.store import Claim, Showing, Store, StoreError, new_uuid
+from backflip.store import OWNER, Checks, Claim, Showing, Store, StoreError, new_uuid
+from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
-from backflip.web.security import Gate, Hosts, Session, fingerprint, protect, session
+from backflip.web.admin import people
+from backflip.web.context import SUFFIX, Context, Here, Visitor, sheet
+from backflip.web.limits import Guesses, Pace
+from backflip.web.roles import NotAllowed, guarded, needs
+from backflip.web.security import RETRY_SECONDS, Gate, Hosts, Keys, Session, fingerprint, protect
 
 STATIC = Path(__file__).parent / "static"
 MIME = {
@@ -29,101 +33,96 @@ MIME = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-SUFFIX = {"image/webp": ".webp", "image/png": ".png"}
 NEWEST_GIVEN = 8
 MOST_ROUNDS = 20
 """How many times to look for replacements of pairs that cannot be shown, in one request."""
-RETRY_SECONDS = 1
-_CLIP = re.compile(r"^[0-9a-f]{64}$")
+_CLIP = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
 
+ANYONE = [needs(None)]
+"""Everybody who has a token of this run, whatever their role."""
 pages = APIRouter()
-api = APIRouter(prefix="/api")
+labelling = APIRouter(prefix="/api", dependencies=[needs("label")])
+watching = APIRouter(prefix="/api", dependencies=[needs("view")])
 
 
-@dataclass(frozen=True)
-class Context:
-    """What all routes work on."""
-
-    run: RunDir
-    store: Store
-    settings: m.Settings
-    name: str
-    """The run's public short name, under which browsers keep things for it."""
-    files: dict[str, Path]
-    """The pages' own files by the name under /static; a client's words never become a path."""
-
-
-def create_app(run: RunDir, token: str, annotator: str = "you", hosts: Hosts | None = None) -> FastAPI:
+def create_app(
+    run: RunDir,
+    token: str,
+    annotator: str = OWNER,
+    hosts: Hosts | None = None,
+    pace: Pace | None = None,
+    guesses: Guesses | None = None,
+) -> FastAPI:
     """The app for one run; `app.state.context.store` is open until its owner closes it.
 
     Args:
-        annotator: under which name the answers are stored.
+        token: the run's own; whoever has it may do everything.
+        annotator: under which name the answers of whoever has it are stored.
         hosts: names under which it may be called; those of this machine's loopback if not given.
+        pace: how many answers it takes of one annotator.
+        guesses: how many wrong tokens it takes from one address.
 
     Raises:
         RunError: the run's settings or its store cannot be used.
     """
     try:
         settings = m.Settings.model_validate(run.settings)
+        config = TypeAdapter(PeopleConfig).validate_python(run.settings.get("people", {}))
     except ValidationError as error:
         raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
     files = {path.relative_to(STATIC).as_posix(): path for path in sorted(STATIC.rglob("*")) if path.suffix in MIME}
-    app = FastAPI(routes=[*pages.routes, *api.routes], docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.context = Context(run, run.store(), settings, fingerprint(token), files)
-    app.add_middleware(Gate, token=token, annotator=annotator, hosts=hosts or Hosts())
+    routes = guarded([*pages.routes, *labelling.routes, *watching.routes, *people.routes])
+    app = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None)
+    store = run.store()
+    app.state.context = Context(run, store, settings, config, fingerprint(token), files)
+    keys = Keys(token, annotator, store)
+    app.add_middleware(Gate, keys=keys, hosts=hosts or Hosts(), pace=pace or Pace(), guesses=guesses or Guesses())
     app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(NotAllowed, _not_allowed)
     app.add_exception_handler(StoreError, _store_refused)
     app.add_exception_handler(Exception, _broke)
     return app
 
 
-def _context(request: Request) -> Context:
-    found: Context = request.app.state.context
-    return found
-
-
-Here = Annotated[Context, Depends(_context)]
-Visitor = Annotated[Session, Depends(session)]
-
-
 # ---- pages
 
 
-@pages.get("/")
-def home(here: Here) -> Response:
-    """To the page that this run's teacher needs."""
-    return RedirectResponse("/label" if here.settings.teacher == "people" else "/run", 303)
+@pages.get("/", dependencies=ANYONE)
+def home(here: Here, visitor: Visitor) -> Response:
+    """To the page of a visitor's role; who may do everything, to that which this run's teacher needs."""
+    labels = visitor.role == "label" or (visitor.role == "admin" and here.settings.teacher == "people")
+    return RedirectResponse("/label" if labels else "/run", 303)
 
 
-@pages.get("/label")
+@pages.get("/label", dependencies=[needs("label")])
 def label_page(here: Here) -> Response:
     """Where people choose between clips."""
     return _file(here, "label.html")
 
 
-@pages.get("/run")
+@pages.get("/run", dependencies=[needs("view")])
 def run_page(here: Here) -> Response:
     """Where people watch the run."""
     return _file(here, "run.html")
 
 
-@pages.get("/favicon.ico")
+@pages.get("/favicon.ico", dependencies=ANYONE)
 def icon(here: Here) -> Response:
     """What browsers ask for unasked."""
     return _file(here, "icon.svg")
 
 
-@pages.get("/static/{name:path}")
+@pages.get("/static/{name:path}", dependencies=ANYONE)
 def static_file(here: Here, name: str) -> Response:
     """A file of the pages."""
     return _file(here, name)
 
 
-@pages.get("/clips/{clip}")
+@pages.get("/clips/{clip}", dependencies=ANYONE)
 def clip_file(here: Here, clip: str) -> Response:
     """The sprite sheet of a clip that the store knows; its name is its content's hash, so it never changes."""
-    if _CLIP.match(clip) and here.store.has_clip(clip):
+    if _CLIP.fullmatch(clip) and here.store.has_clip(clip):
         for mime, suffix in SUFFIX.items():
             path = here.run.clips / (clip + suffix)
             if path.is_file() and not path.is_symlink():
@@ -142,7 +141,7 @@ def _file(here: Context, name: str) -> Response:
 # ---- what the labelling page says and hears
 
 
-@api.get("/next")
+@labelling.get("/next")
 def next_pairs(
     here: Here,
     visitor: Visitor,
@@ -151,19 +150,27 @@ def next_pairs(
 ) -> m.Next:
     """Up to `count` pairs that the page does not hold yet; those it does hold stay lent to it for longer."""
     held = {int(number) for number in have.split(",") if number}
-    pairs, passed_over = _claim(here, visitor.annotator, count, held)
+    accounts = here.store.accounts()
+    checks = here.people.checks(are_several(accounts))
+    pairs, passed_over = _claim(here, visitor.annotator, count, held, checks)
     return m.Next(
         run=here.name,
-        settings=here.settings,
+        you=m.You(
+            name=visitor.annotator,
+            role=visitor.role,
+            given=here.store.answers_given(visitor.annotator),
+            quota=next((account.quota for account in accounts if account.name == visitor.annotator), None),
+        ),
+        settings=m.Task.model_validate(here.run.settings),
         pairs=pairs,
         counts=_counts(here.store),
-        now=_now(here.run),
+        now=_outside(here.run),
         undrawn=0 if pairs else len(here.store.undrawn(1000)),
         passed_over=passed_over,
     )
 
 
-@api.post("/answer")
+@labelling.post("/answer")
 def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
     """Store a choice; it is on the disk before this returns."""
     showing = _shown(here.store, given.showing, visitor)
@@ -174,7 +181,7 @@ def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
 
-@api.post("/skip")
+@labelling.post("/skip")
 def skip(here: Here, visitor: Visitor, given: m.Skip) -> m.Saved:
     """Leave a query to others."""
     showing = _shown(here.store, given.showing, visitor)
@@ -182,7 +189,7 @@ def skip(here: Here, visitor: Visitor, given: m.Skip) -> m.Saved:
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
 
-@api.post("/flag")
+@labelling.post("/flag")
 def flag(here: Here, visitor: Visitor, given: m.Flag) -> m.Saved:
     """Take a query that cannot be shown out of everybody's way."""
     showing = _shown(here.store, given.showing, visitor)
@@ -192,18 +199,20 @@ def flag(here: Here, visitor: Visitor, given: m.Flag) -> m.Saved:
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
 
-@api.post("/undo")
+@labelling.post("/undo")
 def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
     """Take back one's own answer."""
     showing = here.store.undo(given.uuid, visitor.annotator, given.undone)
     return m.Undone(showing=showing, counts=_counts(here.store))
 
 
-def _claim(here: Context, annotator: str, count: int, held: set[int]) -> tuple[list[m.Pair], int]:
+def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Checks) -> tuple[list[m.Pair], int]:
     """Borrow pairs that can be shown; those that cannot are flagged, or they would always come first."""
     passed_over = 0
     for _ in range(MOST_ROUNDS):
-        claims = [c for c in here.store.claim(annotator, count + len(held)) if c.showing not in held][:count]
+        claims = [c for c in here.store.claim(annotator, count + len(held), checks=checks) if c.showing not in held][
+            :count
+        ]
         broken: list[tuple[Claim, str]] = []
         pairs = []
         for claim in claims:
@@ -222,13 +231,7 @@ def _claim(here: Context, annotator: str, count: int, held: set[int]) -> tuple[l
 
 
 def _pair(clips: Path, claim: Claim) -> m.Pair:
-    return m.Pair(showing=claim.showing, left=_sheet(clips, claim.left_clip), right=_sheet(clips, claim.right_clip))
-
-
-def _sheet(clips: Path, clip: str) -> m.Clip:
-    sheet = m.Sheet.model_validate_json((clips / f"{clip}.json").read_bytes())
-    (clips / (clip + SUFFIX[sheet.mime])).stat()
-    return m.Clip(url=f"/clips/{clip}", **sheet.model_dump())
+    return m.Pair(showing=claim.showing, left=sheet(clips, claim.left_clip), right=sheet(clips, claim.right_clip))
 
 
 def _shown(store: Store, number: int, visitor: Session) -> Showing:
@@ -243,7 +246,7 @@ def _shown(store: Store, number: int, visitor: Session) -> Showing:
 # ---- what the run page hears
 
 
-@api.get("/run")
+@watching.get("/run")
 def report(here: Here, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> m.Report:
     """How the run is doing, with the measurements since a position that an earlier report gave."""
     reset = since > here.run.metrics_position()
@@ -294,6 +297,15 @@ def _now(run: RunDir) -> m.Now:
     )
 
 
+def _outside(run: RunDir) -> m.Outside:
+    return m.Outside(
+        act=m.Acting.model_validate(run.told("act")),
+        ask=m.Due.model_validate(run.told("ask")),
+        run=m.Whole.model_validate(run.told("run")),
+        time=time.time(),
+    )
+
+
 def _counts(store: Store) -> m.Counts:
     counted = store.counts()
     return m.Counts(**{name: getattr(counted, name) for name in m.Counts.model_fields})
@@ -307,6 +319,11 @@ def _not_valid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
     return JSONResponse({"detail": "; ".join(wrong)}, 422)
+
+
+def _not_allowed(_request: Request, error: Exception) -> Response:
+    """403 for a role that does not have this."""
+    return PlainTextResponse(f"{error}\n", 403)
 
 
 def _store_refused(_request: Request, error: Exception) -> Response:

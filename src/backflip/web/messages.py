@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from backflip.preferences import Choice
+from backflip.store import Role
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ShowingNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
@@ -12,7 +13,7 @@ Amount = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 
-class _Sent(BaseModel):
+class Sent(BaseModel):
     """Something a page sends: nothing in it that we do not know."""
 
     model_config = ConfigDict(extra="forbid")
@@ -24,7 +25,7 @@ class _Told(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
-class Answer(_Sent):
+class Answer(Sent):
     """A choice between the two clips of a showing as they were seen, and how it came about."""
 
     uuid: Uuid
@@ -39,14 +40,14 @@ class Answer(_Sent):
     prefetched: bool | None = None
 
 
-class Skip(_Sent):
+class Skip(Sent):
     """A query that its visitor wants to leave to others."""
 
     uuid: Uuid
     showing: ShowingNumber
 
 
-class Flag(_Sent):
+class Flag(Sent):
     """A query that nobody should be shown as it is."""
 
     uuid: Uuid
@@ -55,7 +56,7 @@ class Flag(_Sent):
     """What is wrong with it, if somebody or the page itself could say."""
 
 
-class Undo(_Sent):
+class Undo(Sent):
     """An answer to take back."""
 
     uuid: Uuid
@@ -159,14 +160,56 @@ class Settings(_Told):
     steps: float | None = None
 
 
+class Task(_Told):
+    """What annotators know of the settings: what is asked, not how far the policy or r̂ are."""
+
+    task: str = ""
+    question: str = ""
+    labels: float | None = None
+
+
+class Acting(_Told):
+    """What annotators know of the policy."""
+
+    state: str | None = None
+    time: float | None = None
+
+
+class Due(_Told):
+    """What annotators know of the schedule."""
+
+    due: float | None = None
+
+
+class Outside(BaseModel):
+    """Whether the run goes on, and the server's clock; nothing that could tell an annotator what is hoped for."""
+
+    act: Acting
+    ask: Due
+    run: Whole
+    time: float
+
+
+class You(BaseModel):
+    """Whom the page talks to."""
+
+    name: str
+    role: Role
+    given: int
+    """Answers of theirs that stand."""
+    quota: int | None
+    """Answers that are wanted of them; None for as many as they like."""
+
+
 class Next(BaseModel):
     """Pairs to show, and what a person who answers them wants to know."""
 
     run: str
-    settings: Settings
+    you: You
+    settings: Task
     pairs: list[Pair]
     counts: Counts
-    now: Now
+    now: Outside
     undrawn: int
     """Segments that still have to be drawn; 0 when there are pairs to show."""
     passed_over: int

@@ -1,24 +1,31 @@
-"""Who may talk to the page: those who hold the run's token, from the page itself, under a name that we know.
+"""Who may talk to the page: those who hold a token, from the page itself, under a name that we know.
 
 One gate in front of every path, known or not, so that no route can be forgotten and none is decided by its spelling.
+Behind it, every route says which role it needs (`backflip.web.roles`).
 """
 
 import hashlib
 import hmac
 import ipaddress
+import logging
+import math
 import os
 import re
 import secrets
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backflip.rundir import RunDir, RunError
+from backflip.store import Role, Store, StoreError
+from backflip.web.limits import Guesses, Pace
 
 HEADERS = {
     "content-security-policy": (
@@ -33,17 +40,22 @@ HEADERS = {
 MOST_BODY_BYTES = 16 * 1024
 COOKIE_SECONDS = 30 * 24 * 3600
 SAFE_METHODS = ("GET", "HEAD")
-_HOST = re.compile(r"^(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$")
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{43}$")
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
+RETRY_SECONDS = 1
+"""When a page may try again after the store could not be used."""
 UNKNOWN_VISITOR = (
-    "This page belongs to a run, and only its link opens it. "
-    "Use the link that backflip printed when it started the page; it ends in ?token=...\n"
+    "This page belongs to a run, and only its links open it. Use the link that backflip printed when it started the "
+    "page, or the one you were invited with; it ends in ?token=...\n"
 )
 WRONG_LINK = (
-    "The token in this link is not the one of this run. "
-    "Use the link that backflip printed when it started the page, whole, to its last character.\n"
+    "The token in this link opens nothing here, or not any more. Use the link that backflip printed when it started "
+    "the page, or the one you were invited with, whole, to its last character.\n"
 )
+TOO_MANY_TOKENS = "Too many wrong tokens came from your address. Wait a minute, then use your link again.\n"
+TOO_MANY_CHANGES = "That was quicker than answers are taken; send it again in a moment.\n"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,15 @@ class Session:
     """Who is asking."""
 
     annotator: str
+    role: Role
+
+
+class ServerError(Exception):
+    """The page cannot be served there; the message says why and what to do."""
+
+
+class HostRefused(ServerError):
+    """The address or name is not one to serve under."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +83,23 @@ class Hosts:
     """Whether every bare IP address will do: nobody can make a browser send one for a site of theirs."""
 
     @classmethod
-    def bound_to(cls, address: str) -> "Hosts":
-        """Those that make sense for a server that listens on an address."""
+    def bound_to(cls, address: str, allowed: Iterable[str] = ()) -> "Hosts":
+        """Those that make sense for a server that listens on an address, and others that were allowed.
+
+        Raises:
+            HostRefused: one of these is no name.
+        """
         everywhere = ipaddress.ip_address(address).is_unspecified
         own = {socket.gethostname().lower()} if everywhere else {f"[{address}]" if ":" in address else address}
-        return cls(cls.names | own, everywhere)
+        for name in allowed:
+            match = _HOST.fullmatch(name)
+            if match is None or match["name"] != name:
+                raise HostRefused(f"{name!r} cannot be the name of a host; use --allowed-host label.example.org")
+        return cls(cls.names | own | {name.lower() for name in allowed}, everywhere)
 
     def allow(self, header: str) -> bool:
         """Whether a Host header names us."""
-        match = _HOST.match(header)
+        match = _HOST.fullmatch(header)
         if match is None:
             return False
         name = match["name"].lower()
@@ -95,7 +124,7 @@ def run_token(run: RunDir) -> str:
             file.write(token)
             file.flush()
             os.fsync(file.fileno())
-    if not _TOKEN.match(token):
+    if not _TOKEN.fullmatch(token):
         raise RunError(f"{path} is damaged; delete it, and the next start makes a new link")
     return token
 
@@ -111,15 +140,36 @@ def session(request: Request) -> Session:
     return found
 
 
+class Keys:
+    """Whose token is whose: the run's own, and those of people who were invited.
+
+    The store is asked each time, so that an invitation, or its end, holds at once.
+    """
+
+    def __init__(self, token: str, owner: str, store: Store) -> None:
+        self.name = fingerprint(token)
+        self._token = token.encode()
+        self._owner = Session(owner, "admin")
+        self._store = store
+
+    def session(self, token: str) -> Session | None:
+        """Whose token it is, if it is anybody's."""
+        if hmac.compare_digest(token.encode(), self._token):
+            return self._owner
+        if not _TOKEN.fullmatch(token):
+            return None
+        account = self._store.admitted(token)
+        return None if account is None else Session(account.name, account.role)
+
+
 class Gate:
     """Lets a request through to the app, or answers it with a refusal in one sentence."""
 
-    def __init__(self, app: ASGIApp, token: str, annotator: str, hosts: Hosts) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, hosts: Hosts, pace: Pace, guesses: Guesses) -> None:
         self.app = app
-        self.token = token
-        self.cookie = f"backflip-{fingerprint(token)}"
-        self.session = Session(annotator)
-        self.hosts = hosts
+        self.keys, self.hosts, self.pace, self.guesses = keys, hosts, pace, guesses
+        self.cookie = f"backflip-{keys.name}"
+        self._admitted: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -133,24 +183,31 @@ class Gate:
             await send(message)
 
         request = Request(scope, receive)
-        refusal = _refused_origin(request, self.hosts) or self._refused_visitor(request)
-        if refusal is None and request.method not in SAFE_METHODS:
+        try:
+            session = _refused_origin(request, self.hosts) or await self._visitor(request)
+        except StoreError as error:
+            session = _unusable(error)
+        refusal = session if isinstance(session, Response) else None
+        if isinstance(session, Session) and request.method not in SAFE_METHODS:
             receive, refusal = await _whole_body(request)
+            refusal = refusal or self._too_quick(session)
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
             return
-        scope.setdefault("state", {})["session"] = self.session
+        scope.setdefault("state", {})["session"] = session
         await self.app(scope, receive, send_guarded)
 
-    def _refused_visitor(self, request: Request) -> Response | None:
-        """None for who has the cookie; the cookie for who brings the token; else 401."""
-        given = request.query_params.get("token")
-        if given is not None and request.method == "GET":
-            if not self._is_token(given):
-                return PlainTextResponse(WRONG_LINK, 401)
-            return self._welcome(request)
-        if self._is_token(request.cookies.get(self.cookie, "")):
-            return None
+    async def _visitor(self, request: Request) -> Session | Response:
+        """Who has the cookie; the cookie for who brings a token; else 401, or 429 for who has guessed too often."""
+        in_link = request.query_params.get("token") if request.method == "GET" else None
+        token = request.cookies.get(self.cookie, "") if in_link is None else in_link
+        found = await self._whose(token, request.client.host if request.client else "") if token else None
+        if isinstance(found, Response):
+            return found
+        if in_link is not None:
+            return PlainTextResponse(WRONG_LINK, 401) if found is None else self._welcome(request, token)
+        if found is not None:
+            return found
         if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
             # A strict cookie stays at home when somebody follows a link from another site; the page calling itself
             # brings it along. It cannot go round in circles: the second request is not cross-site.
@@ -158,14 +215,30 @@ class Gate:
             return HTMLResponse(again + UNKNOWN_VISITOR, 401)
         return PlainTextResponse(UNKNOWN_VISITOR, 401)
 
-    def _welcome(self, request: Request) -> Response:
+    async def _whose(self, token: str, address: str) -> Session | Response | None:
+        """Whose token it is; somebody else's guesses at the same address do not shut out who is known."""
+        if token not in self._admitted and (wait := self.guesses.wait(address, token)):
+            return _later(TOO_MANY_TOKENS, wait)
+        found = await run_in_threadpool(self.keys.session, token)
+        if found is None:
+            self._admitted.discard(token)
+        else:
+            self._admitted.add(token)
+            self.guesses.right(address, token)
+        return found
+
+    def _too_quick(self, session: Session) -> Response | None:
+        wait = self.pace.wait(session.annotator)
+        return _later(TOO_MANY_CHANGES, wait) if wait else None
+
+    def _welcome(self, request: Request, token: str) -> Response:
         """The cookie, and the way to the same page without the token in its address."""
         rest = urlencode([pair for pair in parse_qsl(request.url.query) if pair[0] != "token"])
         path = "/" + quote(request.scope["path"].lstrip("/"))  # "//elsewhere" would lead to another site
         response = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
         response.set_cookie(
             self.cookie,
-            self.token,
+            token,
             max_age=COOKIE_SECONDS,
             httponly=True,
             samesite="strict",
@@ -173,15 +246,23 @@ class Gate:
         )
         return response
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self.token.encode())
-
 
 def protect(headers: MutableHeaders) -> None:
     """Add what every response carries."""
     for name, value in HEADERS.items():
         headers[name] = value
     headers.setdefault("cache-control", "no-store")
+
+
+def _later(why: str, wait: float) -> Response:
+    """429: nothing was done, and the same may come again in so many seconds."""
+    return PlainTextResponse(why, 429, {"retry-after": str(math.ceil(wait))})
+
+
+def _unusable(error: StoreError) -> Response:
+    """503 where the store cannot say who is asking: pages try again."""
+    _log.error("%s", error)
+    return PlainTextResponse(f"{error}\n", 503, {"retry-after": str(RETRY_SECONDS)})
 
 
 def _refused_origin(request: Request, hosts: Hosts) -> Response | None:

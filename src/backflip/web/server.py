@@ -6,15 +6,17 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from backflip.rundir import RunDir
 from backflip.web.app import create_app
-from backflip.web.security import Hosts
+from backflip.web.security import HostRefused, Hosts, ServerError
 
+PAGE = "page"
+"""Under which name a served page tells the run its address."""
 FIRST_PORT = 8642
 PORTS = 100
 STOP_SECONDS = 0.2
@@ -23,16 +25,8 @@ GRACE_SECONDS = 3
 """How long requests under way may take after that."""
 
 
-class ServerError(Exception):
-    """The page cannot be served there; the message says why and what to do."""
-
-
 class PortBusy(ServerError):
     """Another program has the port."""
-
-
-class HostRefused(ServerError):
-    """The address is not one to serve from."""
 
 
 def bind(host: str = "127.0.0.1", port: int | None = None, allow_remote: bool = False) -> socket.socket:
@@ -64,19 +58,37 @@ def bind(host: str = "127.0.0.1", port: int | None = None, allow_remote: bool = 
 
 def link(listening: socket.socket, token: str, path: str = "/") -> str:
     """The address that opens the page, to print; whoever has it can answer."""
+    return f"{home(listening)}{path}?token={token}"
+
+
+def home(listening: socket.socket) -> str:
+    """The page's address, without a path: http://127.0.0.1:8642."""
     address, port = listening.getsockname()[:2]
     if ipaddress.ip_address(address).is_unspecified:
         address = socket.gethostname()
-    return f"http://{f'[{address}]' if ':' in address else address}:{port}{path}?token={token}"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
 
 
-def serve(run_path: Path, listening: socket.socket, token: str, stop_event: Callable[[], bool] | None = None) -> None:
+def serve(
+    run_path: Path,
+    listening: socket.socket,
+    token: str,
+    stop_event: Callable[[], bool] | None = None,
+    allowed_hosts: Sequence[str] = (),
+) -> None:
     """Serve a run's page until `stop_event()` is true or the process is told to end (Ctrl-C, SIGTERM).
+
+    Args:
+        allowed_hosts: names of a proxy in front of it, under which visitors call it.
 
     Raises:
         RunError: the run directory cannot be used.
+        HostRefused: such a name cannot be one.
     """
-    app = create_app(RunDir.open(run_path), token, hosts=Hosts.bound_to(listening.getsockname()[0]))
+    hosts = Hosts.bound_to(listening.getsockname()[0], allowed_hosts)
+    run = RunDir.open(run_path)
+    app = create_app(run, token, hosts=hosts)
+    run.tell(PAGE, address=home(listening))
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -84,6 +96,7 @@ def serve(run_path: Path, listening: socket.socket, token: str, stop_event: Call
             log_config=None,
             lifespan="off",
             server_header=False,
+            proxy_headers=bool(allowed_hosts),  # without a proxy, anybody could say they come from anywhere
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

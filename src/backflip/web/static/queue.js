@@ -24,7 +24,10 @@ export class Refused extends Error {
   }
 }
 
-/** Ask the server; throws Refused for a 4xx, any other error means "try again". */
+const LATER = [408, 425, 429]; // "not now": what was sent is as good as ever
+const SHUT_OUT = [401, 403]; // who is sent a new link goes on, and so do the answers
+
+/** Ask the server; throws Refused for a 4xx that says no, any other error means "try again". */
 export async function call(path, body) {
   const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" };
   if (body !== undefined) {
@@ -40,7 +43,7 @@ export async function call(path, body) {
     const { detail } = JSON.parse(text);
     sentence = typeof detail === "string" ? detail : JSON.stringify(detail);
   } catch {} // a plain sentence
-  if (response.status >= 400 && response.status < 500) throw new Refused(response.status, sentence);
+  if (response.status >= 400 && response.status < 500 && !LATER.includes(response.status)) throw new Refused(response.status, sentence);
   throw new Error(sentence);
 }
 
@@ -132,7 +135,7 @@ export class Outbox {
         this.#done(entry);
         this.onsaved(reply, entry);
       } catch (error) {
-        if (error instanceof Refused && error.status !== 401) {
+        if (error instanceof Refused && !SHUT_OUT.includes(error.status)) {
           this.#done(entry);
           this.onrefused(entry, error.message);
           continue;

@@ -1,0 +1,50 @@
+"""What all routes work on, and where a clip's drawing lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from backflip.rundir import RunDir
+from backflip.store import Store
+from backflip.teachers.people import PeopleConfig
+from backflip.web import messages as m
+from backflip.web.security import Session, session
+
+SUFFIX = {"image/webp": ".webp", "image/png": ".png"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all routes work on."""
+
+    run: RunDir
+    store: Store
+    settings: m.Settings
+    people: PeopleConfig
+    name: str
+    """The run's public short name, under which browsers keep things for it."""
+    files: dict[str, Path]
+    """The pages' own files by the name under /static; a client's words never become a path."""
+
+
+def _context(request: Request) -> Context:
+    found: Context = request.app.state.context
+    return found
+
+
+Here = Annotated[Context, Depends(_context)]
+Visitor = Annotated[Session, Depends(session)]
+
+
+def sheet(clips: Path, clip: str) -> m.Clip:
+    """How to show a clip.
+
+    Raises:
+        OSError: its drawing or the description of it is missing.
+        ValidationError: the description is damaged.
+    """
+    about = m.Sheet.model_validate_json((clips / f"{clip}.json").read_bytes())
+    (clips / (clip + SUFFIX[about.mime])).stat()
+    return m.Clip(url=f"/clips/{clip}", **about.model_dump())
