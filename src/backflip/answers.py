@@ -27,12 +27,13 @@ from backflip.schema import (
     query,
 )
 
+_later = event.alias("later")  # made once: an alias copies all columns, which took a seventh of a server's time
+
 
 def stands(upto: int | None = None) -> sa.ColumnElement[bool]:
     """Whether no later event (up to some number) supersedes an event."""
-    later = event.alias("later")
-    superseding = sa.select(later.c.seq).where(later.c.supersedes == event.c.uuid)
-    return ~sa.exists(superseding if upto is None else superseding.where(later.c.seq <= upto))
+    superseding = sa.select(_later.c.seq).where(_later.c.supersedes == event.c.uuid)
+    return ~sa.exists(superseding if upto is None else superseding.where(_later.c.seq <= upto))
 
 
 @dataclass(frozen=True)
