@@ -48,22 +48,24 @@ class Guesses:
         self._tried: dict[str, dict[bytes, float]] = {}
 
     def wait(self, address: str, token: str) -> float:
-        """Count a token that is not known yet, and return 0; or the seconds until one more will be looked at."""
-        now, name = self.clock(), network(address)
-        tried = {known: then for known, then in self._tried.pop(name, {}).items() if then > now - self.seconds}
-        self._tried[name] = tried
-        if _digest(token) in tried:
+        """Seconds until a token that is not known yet will be looked at; 0 for now."""
+        tried = self._recent(address)
+        if _digest(token) in tried or len(tried) < self.most:
             return 0.0
-        if len(tried) >= self.most:
-            return min(tried.values()) + self.seconds - now
-        tried[_digest(token)] = now
+        return min(tried.values()) + self.seconds - self.clock()
+
+    def wrong(self, address: str, token: str) -> None:
+        """Count a token that turned out to be nobody's."""
+        tried = self._recent(address)
+        tried.setdefault(_digest(token), self.clock())
+        self._tried.pop(network(address), None)
+        self._tried[network(address)] = tried
         while len(self._tried) > MOST_ADDRESSES:
             del self._tried[next(iter(self._tried))]
-        return 0.0
 
-    def right(self, address: str, token: str) -> None:
-        """Take back a token that turned out to be somebody's."""
-        self._tried.get(network(address), {}).pop(_digest(token), None)
+    def _recent(self, address: str) -> dict[bytes, float]:
+        since = self.clock() - self.seconds
+        return {token: then for token, then in self._tried.get(network(address), {}).items() if then > since}
 
 
 def _digest(token: str) -> bytes:

@@ -222,9 +222,9 @@ class Gate:
         found = await run_in_threadpool(self.keys.session, token)
         if found is None:
             self._admitted.discard(token)
+            self.guesses.wrong(address, token)
         else:
             self._admitted.add(token)
-            self.guesses.right(address, token)
         return found
 
     def _too_quick(self, session: Session) -> Response | None:
