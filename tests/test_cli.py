@@ -159,6 +159,19 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(
     assert said == "hopper needs a package that is not installed; to get it: pip install 'backflip[mujoco]'"
 
 
+@pytest.mark.parametrize(
+    "how", [["train", "Pendulum-v1", *TINY, "--log", "wandb"], ["resume", "RUN", "--log", "wandb"]]
+)
+def test_a_package_missing_for_measurements_is_named_before_anything_begins(
+    refused: Refused, trained: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    said = sentence(refused(*(trained if word == "RUN" else word for word in how)))
+    assert said == (
+        "the package wandb is not installed, so no measurements can go there; to get it: pip install 'backflip[wandb]'"
+    )
+
+
 def test_a_package_missing_for_drawing_is_named_before_anything_begins(
     refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +195,7 @@ def test_a_run_directory_is_not_written_over(refused: Refused, trained: Path) ->
     assert f"backflip resume {trained}" in said
 
 
-@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show"])
+@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show", "send-metrics"])
 def test_no_run_directory_is_said(refused: Refused, command: str) -> None:
     assert sentence(refused(command, "nowhere")) == "nowhere is not a run directory (it has no run.json)"
 
@@ -289,12 +302,14 @@ def test_a_defect_of_ours_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.Mon
 # ---- what it does
 
 
-def test_teachers_and_modes_are_those_that_settings_know() -> None:
+def test_teachers_modes_and_sinks_are_those_that_settings_know() -> None:
     from backflip import cli, settings
+    from backflip.sinks import SINKS
     from backflip.teachers.oracle import FALLIBLE
 
     assert set(get_args(cli.Teacher)) == {settings.PEOPLE, settings.SCRIPTED, *FALLIBLE}
     assert get_args(cli.Mode) == get_args(settings.Mode)
+    assert get_args(cli.Log) == get_args(settings.Log) == tuple(SINKS)
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +320,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "tasks", "doctor"]
+    "command",
+    ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "send-metrics", "tasks", "doctor"],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -417,6 +433,13 @@ def test_show_writes_pictures(copy: Path, capsys: pytest.CaptureFixture[str]) ->
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert picture.width > 500
+
+
+def test_measurements_can_be_sent_on_later(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("send-metrics", copy, "tensorboard")
+    points = int(capsys.readouterr().out.removeprefix("tensorboard: ").removesuffix(" points\n"))
+    assert points > 3
+    assert (copy / "tensorboard").is_dir()
 
 
 def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,8 @@ FORMAT = 1
 KEPT = {"reward": 5}
 """How many are kept of each kind, where it is not 2: the newest, and one to fall back to."""
 READ_ATTEMPTS = 3
+MARKED_BYTES = 200
+"""Bytes of measurements, two lines, that are looked at to see whether they are the same as before."""
 PACKAGES = ("backflip", "numpy", "torch", "gymnasium", "mujoco", "sqlalchemy")
 
 
@@ -235,6 +237,16 @@ class RunDir:
         """How long the measurements are, to cut them back to when going over the same steps again."""
         file = self.path / "metrics.jsonl"
         return file.stat().st_size if file.exists() else 0
+
+    def metrics_mark(self, position: int) -> str:
+        """What stands just before a position; something else there later means that they were cut back meanwhile."""
+        file, begin = self.path / "metrics.jsonl", max(0, position - MARKED_BYTES)
+        content = b""
+        if file.exists():
+            with file.open("rb") as opened:
+                opened.seek(begin)
+                content = opened.read(position - begin)
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def forget_metrics(self, position: int) -> None:
         """Cut the measurements back to a position."""

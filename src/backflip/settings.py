@@ -13,6 +13,7 @@ from backflip.teachers.people import PeopleConfig
 
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
+Log = Literal["tensorboard", "wandb", "trackio"]
 PEOPLE = "people"
 SCRIPTED = "scripted"
 
@@ -52,6 +53,8 @@ class Settings:
     """Whole episodes of one evaluation."""
     store: str | None = None
     """URL of a PostgreSQL database, instead of SQLite in the run directory."""
+    log: tuple[str, ...] = ()
+    """Where measurements go beside the run directory: tensorboard, wandb, trackio."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -71,6 +74,8 @@ class Settings:
             raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if self.policy not in get_args(Algorithm):
             raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(get_args(Algorithm))}")
+        if not set(self.log) <= set(get_args(Log)):
+            raise ValueError(f"log is {self.log!r}; measurements can go to: {', '.join(get_args(Log))}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise ValueError(f"segment_steps is {self.segment_steps}; a segment has at least one step")
         if (self.evaluate_steps is not None and self.evaluate_steps < 1) or self.evaluate_episodes < 1:
@@ -140,6 +145,7 @@ class Settings:
         }
         known = {f.name for f in fields(cls)}
         plain: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+        plain["log"] = tuple(plain.get("log", ()))
         for name, part in parts.items():
             known = {f.name for f in fields(part)}
             inner = {key: value for key, value in plain.get(name, {}).items() if key in known}
