@@ -195,7 +195,7 @@ def test_a_run_directory_is_not_written_over(refused: Refused, trained: Path) ->
     assert f"backflip resume {trained}" in said
 
 
-@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show", "send-metrics"])
+@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show", "send-metrics", "backup"])
 def test_no_run_directory_is_said(refused: Refused, command: str) -> None:
     assert sentence(refused(command, "nowhere")) == "nowhere is not a run directory (it has no run.json)"
 
@@ -321,7 +321,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "send-metrics", "tasks", "doctor"],
+    ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "send-metrics", "backup", "tasks"],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -440,6 +440,28 @@ def test_measurements_can_be_sent_on_later(copy: Path, capsys: pytest.CaptureFix
     points = int(capsys.readouterr().out.removeprefix("tensorboard: ").removesuffix(" points\n"))
     assert points > 3
     assert (copy / "tensorboard").is_dir()
+
+
+def test_a_backup_is_a_run_that_can_be_served_and_resumed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from backflip.rundir import RunDir
+    from backflip.web.app import create_app
+    from backflip.web.security import run_token
+
+    call("backup", trained, tmp_path / "copy")
+    assert f"backup: {tmp_path / 'copy'} (" in capsys.readouterr().out
+    call("resume", tmp_path / "copy")
+    assert "12 of 12 labels" in capsys.readouterr().out
+    run = RunDir.open(tmp_path / "copy")
+    app = create_app(run, run_token(run))
+    assert app.state.context.store.counts().labels == 12
+    app.state.context.store.close()
+
+
+def test_a_backup_is_not_written_over(refused: Refused, trained: Path, copy: Path) -> None:
+    said = sentence(refused("backup", trained, copy))
+    assert said == f"{copy} exists; a backup does not write over anything, choose another place"
 
 
 def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,8 @@ def in_wandb(run: RunDir) -> list[dict[str, Any]]:
             _, length, kind = struct.unpack("<IHB", content[place : place + 7])
             record += content[place + 7 : place + 7 + length]
             place += 7 + length
+            if place > len(content):
+                break
             if kind in (1, 4):  # whole, or its last part
                 parsed, record = protocol.Record.FromString(record), b""
                 if parsed.WhichOneof("record_type") == "history":

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from backflip import __version__
 from backflip.cli_data import export_run, import_into
-from backflip.cli_keep import send_metrics
+from backflip.cli_keep import backup, send_metrics
 from backflip.cli_page import annotators, invite, revoke, serve_run
 from backflip.files import DamagedFile
 from backflip.processes import PartDied
@@ -344,12 +344,13 @@ def _usable() -> Iterator[None]:
 
 def _mistakes() -> tuple[type[BaseException], ...]:
     """What a person can mend: one sentence and exit status 2. Called when something was raised."""
+    from backflip.backup import BackupError
     from backflip.envs import MissingExtra, UnknownTask
     from backflip.exchange import ExchangeError
     from backflip.sinks import SinkError
     from backflip.web.security import ServerError
 
-    of_the_run = (RunError, StoreError, DamagedFile)
+    of_the_run = (RunError, StoreError, DamagedFile, BackupError)
     return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run)
 
 
@@ -366,6 +367,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": export_run,
     "import": import_into,
     "send-metrics": send_metrics,
+    "backup": backup,
     "tasks": tasks,
     "doctor": doctor,
 }
