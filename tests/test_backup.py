@@ -1,13 +1,11 @@
 """Backups: one moment of a run that goes on, whole or not there at all."""
 
 import json
-import resource
-import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -135,21 +133,10 @@ def test_a_backup_of_a_run_that_goes_on_is_one_moment_of_it(run: RunDir, tmp_pat
         worker.join()
 
 
-@contextmanager
-def small_files(most: int) -> Iterator[None]:
-    """Files of this process cannot grow beyond so many bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("most", [2, 20_000], ids=["no clip fits", "the database does not fit"])
-def test_a_full_disk_leaves_no_half_backup(run: RunDir, tmp_path: Path, most: int) -> None:
+def test_a_full_disk_leaves_no_half_backup(
+    run: RunDir, tmp_path: Path, most: int, small_files: Callable[[int], AbstractContextManager[None]]
+) -> None:
     with small_files(most), pytest.raises(BackupError, match="could not be"):
         back_up(run, tmp_path / "copy")
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]

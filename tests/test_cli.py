@@ -1,6 +1,8 @@
 """The command line: what it says and how it ends, most of all when something is wrong."""
 
+import importlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -219,12 +222,57 @@ def test_settings_that_cannot_be_are_said(refused: Refused, copy: Path, command:
     assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(command, copy))
 
 
+def damage_a_page(file: Path) -> None:
+    """Half a page of an index: whoever only opens the database does not see it."""
+    content = bytearray(file.read_bytes())
+    content[-2048:] = b"\xff" * 2048
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "something else": (lambda file: file.write_bytes(b"this is no database" * 1000), "restore a copy"),
+    "a page": (damage_a_page, "restore a copy"),
+    "truncated": (lambda file: os.truncate(file, file.stat().st_size // 2), "restore a copy"),
+    "empty": (lambda file: os.truncate(file, 0), "run.db is empty, but the run has checkpoints"),
+    "missing": (lambda file: file.unlink(), "run.db is missing, but the run has checkpoints"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("command", ["resume", "serve"])
-def test_a_damaged_database_is_said(refused: Refused, copy: Path, command: str) -> None:
-    for file in copy.glob("run.db*"):
+def test_a_damaged_database_is_said_and_all_else_stays_as_it_is(
+    refused: Refused, copy: Path, command: str, damage: str
+) -> None:
+    for file in copy.glob("run.db-*"):
         file.unlink()
-    (copy / "run.db").write_bytes(b"this is no database" * 1000)
-    assert "restore a copy" in sentence(refused(command, copy))
+    do, sentence_ = DAMAGES[damage]
+    do(copy / "run.db")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and "run.db-" not in file.name}
+    assert sentence_ in sentence(refused(command, copy))
+    assert {file: file.read_bytes() for file in before} == before
+    assert set(copy.glob("run.db")) == {file for file in before if file.name == "run.db"}
+
+
+def test_a_run_that_cannot_be_written_is_said(
+    trained: Path,
+    public_folder: Path,
+    nobody: Callable[[], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in ("api", "show", "web.server"):  # nobody may not be allowed to read them
+        importlib.import_module(f"backflip.{module}")
+    path = Path(shutil.copytree(trained, public_folder / "run"))
+    path.chmod(0o555)
+    for command, writable, said in (
+        ("resume", False, f"{path / 'run.db'} cannot be written by this user"),
+        ("serve", True, f"{path} cannot be written by this user"),
+        ("show", True, f"{path / 'plots'} cannot be written (Permission denied)"),
+    ):
+        (path / "run.db").chmod(0o666 if writable else 0o444)
+        with nobody(), pytest.raises(SystemExit) as ended:
+            call(command, path)
+        assert ended.value.code == 2
+        assert said in sentence(capsys.readouterr().err)
 
 
 def test_a_damaged_checkpoint_is_said(refused: Refused, copy: Path) -> None:

@@ -23,7 +23,7 @@ from backflip import __version__
 from backflip.cli_data import export_run, import_into
 from backflip.cli_keep import backup, send_metrics
 from backflip.cli_page import annotators, invite, revoke, serve_run
-from backflip.files import DamagedFile
+from backflip.files import CannotWrite, DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
 from backflip.store import StoreError
@@ -350,7 +350,7 @@ def _mistakes() -> tuple[type[BaseException], ...]:
     from backflip.sinks import SinkError
     from backflip.web.security import ServerError
 
-    of_the_run = (RunError, StoreError, DamagedFile, BackupError)
+    of_the_run = (RunError, StoreError, DamagedFile, CannotWrite, BackupError)
     return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run)
 
 

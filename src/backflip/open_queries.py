@@ -16,6 +16,9 @@ from backflip.database import StoreError
 from backflip.preferences import Choice, Query
 from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, query, segment
 
+LONGEST_LEASE = 3600.0
+"""Seconds."""
+
 Predictions = Float32[np.ndarray, "m q"]
 OVERLAP_KEY = 0x6F766572
 """Keeps the lots for the overlap apart from others that are keyed by a query's number."""
@@ -64,8 +67,11 @@ def _rank(predicted: tuple[float, ...]) -> dict[str, Any]:
 
 
 def free(now: float) -> sa.ColumnElement[bool]:
-    """Whether a query is open and in nobody's hands."""
-    return (query.c.status == OPEN) & (query.c.lease_until <= now)
+    """Whether a query is open and in nobody's hands.
+
+    A lease that ends too late to have been given now was given before the clock was set back, and counts no more.
+    """
+    return (query.c.status == OPEN) & ((query.c.lease_until <= now) | (query.c.lease_until > now + LONGEST_LEASE))
 
 
 def waiting(c: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Query]:
