@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backflip import rundir
 from backflip.files import CannotWrite, write_whole
 from backflip.preferences import Choice, Preference
 from backflip.rundir import RunDir
@@ -156,7 +155,7 @@ def test_answers_count_in_the_order_in_which_they_came_whatever_the_clock_says(s
 def test_measurements_go_on_in_time_when_the_clock_is_set_back(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     run.record(10, {"act/kl": 1.0})
     back = run.config["created"] - 86_400
-    monkeypatch.setattr(rundir.time, "time", lambda: back)
+    monkeypatch.setattr("backflip.rundir.time.time", lambda: back)
     run.record(20, {"act/kl": 1.0})
     RunDir.open(run.path).record(30, {"act/kl": 1.0})  # made tomorrow, as it seems
     seconds = [line["seconds"] for line in run.metrics()[0]]
