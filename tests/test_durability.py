@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sqlite3
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -10,11 +12,18 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from starlette.exceptions import StarletteDeprecationWarning
 
 from backflip.files import CannotWrite, write_whole
 from backflip.preferences import Choice, Preference
 from backflip.rundir import RunDir
 from backflip.store import LEASE_SECONDS, Store, StoreError, new_uuid
+from backflip.web.app import create_app
+from backflip.web.security import run_token
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", StarletteDeprecationWarning)  # it would rather have httpx2 than httpx
+    from starlette.testclient import TestClient
 
 AskMany = Callable[..., list[int]]
 SmallFiles = Callable[[int], AbstractContextManager[None]]
@@ -23,6 +32,21 @@ SmallFiles = Callable[[int], AbstractContextManager[None]]
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "run", {"seed": 0})
+
+
+def visit(run: RunDir) -> tuple[TestClient, Store]:
+    """Somebody with the link, and the store behind the page."""
+    app = create_app(run, run_token(run))
+    visitor = TestClient(app, base_url="http://127.0.0.1:8642", raise_server_exceptions=False)
+    visitor.get("/run", params={"token": run_token(run)})
+    return visitor, app.state.context.store
+
+
+def draw(run: RunDir) -> str:
+    meta = {"frame_width": 8, "frame_height": 8, "columns": 1, "frames": 1, "fps": 10, "mime": "image/png"}
+    (run.clips / ("a" * 64 + ".json")).write_text(json.dumps(meta))
+    (run.clips / ("a" * 64 + ".png")).touch()
+    return "a" * 64
 
 
 # ---- a disk that is full
@@ -95,6 +119,47 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(run: RunDir, small
     assert newest is not None
     assert newest.number == 2
     assert sorted(entry.name for entry in (run.path / "act").iterdir()) == ["000001", "000002"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("max_page_count=1", "database or disk is full"),
+        ("query_only=1", "readonly database"),
+        ("busy_timeout=20", "locked"),
+    ],
+)
+def test_a_page_that_cannot_save_now_is_told_to_come_again_and_nothing_is_lost(
+    run: RunDir, ask_many: AskMany, trouble: str, said: str
+) -> None:
+    visitor, store = visit(run)
+    ask_many(store, 1)
+    for segment in store.segments([1, 2]).ids.tolist():
+        store.set_clip(segment, draw(run))
+    (pair,) = visitor.get("/api/next?count=1").json()["pairs"]
+    given = [{"uuid": new_uuid(), "showing": pair["showing"], "choice": "left"} for _ in range(40)]
+    troubled = [True]
+
+    def trouble_now(connection: sqlite3.Connection, _record: Any) -> None:
+        if troubled:
+            connection.execute(f"PRAGMA {trouble}").close()
+
+    sa.event.listen(store.engine, "connect", trouble_now)
+    store.engine.dispose()
+    with closing(sqlite3.connect(run.path / "run.db", isolation_level=None)) as other:
+        if said == "locked":
+            other.execute("BEGIN IMMEDIATE")
+        replies = [visitor.post("/api/answer", json=one) for one in given]
+    assert {reply.status_code for reply in replies} <= {200, 503}
+    assert replies[-1].status_code == 503
+    assert replies[-1].headers["retry-after"] == "1"
+    assert said in replies[-1].json()["detail"]
+    troubled.clear()
+    store.engine.dispose()
+    for one, reply in zip(given, replies, strict=True):
+        assert visitor.post("/api/answer", json=one).json()["duplicate"] == (reply.status_code == 200)
+    assert [stored.uuid for stored, _ in store.preferences()] == [given[-1]["uuid"]]
+    store.close()
 
 
 # ---- a disk that is not ours to write on

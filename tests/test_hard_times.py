@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backflip.rundir import RunDir
-from test_crashes import Labeller, free_port, parts_of
+from test_crashes import Labeller, as_stored, free_port, parts_of
 
 LOCKED_SECONDS = 10.0
 PATIENCE = 180.0
@@ -57,11 +57,12 @@ def end(process: "subprocess.Popen[bytes]", labeller: Labeller, run: RunDir) -> 
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     with closing(run.store(check=True)) as store:
-        kept = {given.uuid: (given.query, given.choice.value) for given, _ in store.preferences()}
-        counted = Counter(given.uuid for given, _ in store.preferences())
-    assert set(counted.values()) == {1}
-    assert all(kept.get(name) == given for name, given in labeller.acknowledged.items())
-    assert set(kept) <= set(labeller.sent)
+        stored = Counter(given.uuid for given, _ in store.preferences())
+        kept = {given.uuid: (given.query, given.choice) for given, _ in store.preferences()}
+        meant = {name: as_stored(store, *given) for name, given in labeller.acknowledged.items()}
+    assert not [name for name in meant if stored[name] != 1]
+    assert all(kept[name] == meant[name] for name in meant)
+    assert set(stored) <= set(labeller.sent)
 
 
 def fill(ballast: Path) -> None:

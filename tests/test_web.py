@@ -376,38 +376,6 @@ def test_a_locked_store_is_503_and_the_answer_can_be_sent_again(visitor: TestCli
     }
 
 
-@pytest.mark.parametrize(
-    ("trouble", "said"), [("max_page_count=1", "database or disk is full"), ("query_only=1", "readonly database")]
-)
-def test_a_store_that_cannot_be_written_is_503_and_keeps_what_it_has(
-    visitor: TestClient, run: RunDir, store: Store, trouble: str, said: str
-) -> None:
-    first, second = add_pairs(run, store, 2)
-    visitor.post("/api/answer", json=answer_of(first))
-    troubled = [True]
-
-    def trouble_now(connection: sqlite3.Connection, _record: Any) -> None:
-        if troubled:
-            connection.execute(f"PRAGMA {trouble}").close()
-
-    sa.event.listen(store.engine, "connect", trouble_now)
-    store.engine.dispose()
-    given = answer_of(second)
-    # SQLite fills the free space of its pages first.
-    fat = [answer_of(second) | {"uuid": new_uuid()} for _ in range(40)]
-    replies = [visitor.post("/api/answer", json=one) for one in [*fat, given]]
-    refused = [one for one, reply in zip([*fat, given], replies, strict=True) if reply.status_code != 200]
-    assert {reply.status_code for reply in replies} <= {200, 503}
-    assert replies[-1].status_code == 503
-    assert replies[-1].headers["retry-after"] == "1"
-    assert said in replies[-1].json()["detail"]
-    assert visitor.get("/api/run").json()["counts"]["labels"] >= 1
-    troubled.clear()
-    store.engine.dispose()
-    assert all(not visitor.post("/api/answer", json=one).json()["duplicate"] for one in refused)
-    assert visitor.get("/api/run").json()["counts"]["labels"] == 2
-
-
 # ---- the run
 
 
