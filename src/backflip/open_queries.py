@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 from backflip import database, stored_segments
 from backflip.database import StoreError
 from backflip.preferences import Choice, Query
-from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, query, segment
+from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, event, query, segment, showing
 
 LONGEST_LEASE = 3600.0
 """Seconds."""
@@ -102,6 +102,22 @@ def expire(c: sa.Connection, now: float, ids: Iterable[int]) -> int:
     for chunk in chunks(held):
         c.execute(query.update().where(query.c.id.in_(chunk)).values(status=EXPIRED))
     return len(held)
+
+
+def forget_unseen(c: sa.Connection) -> int:
+    """Forget queries that were taken back before anybody was shown them, and let go of their segments; return how many."""
+    known = sa.exists().where(showing.c.query == query.c.id) | sa.exists().where(event.c.query == query.c.id)
+    unseen = (
+        sa.select(query.c.id, query.c.left, query.c.right)
+        .where(query.c.status == EXPIRED, query.c.lease_holder.is_(None), query.c.gold.is_(None), ~known)
+        .order_by(query.c.id)
+        .with_for_update(key_share=False, of=query)
+    )
+    rows = c.execute(unseen).all()
+    for chunk in chunks([row.id for row in rows]):
+        c.execute(query.delete().where(query.c.id.in_(chunk)))
+    stored_segments.release(c, sorted({i for row in rows for i in (row.left, row.right)}))
+    return len(rows)
 
 
 def undrawn(c: sa.Connection, limit: int) -> list[int]:

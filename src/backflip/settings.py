@@ -53,6 +53,9 @@ class Settings:
     """Whole episodes of one evaluation."""
     store: str | None = None
     """URL of a PostgreSQL database, instead of SQLite in the run directory."""
+    disk_megabytes: int = 4000
+    """What the run directory may take. Drawings make room, those of the oldest answered queries first; all else in it
+    is bounded by the number of labels, by `ask.recent` segments and by the policy's memory."""
     log: tuple[str, ...] = ()
     """Where measurements go beside the run directory: tensorboard, wandb, trackio."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -74,6 +77,8 @@ class Settings:
             raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if self.policy not in get_args(Algorithm):
             raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(get_args(Algorithm))}")
+        if self.disk_megabytes < 1:
+            raise ValueError(f"disk_megabytes is {self.disk_megabytes}; a run directory takes at least 1, better 1000")
         if not set(self.log) <= set(get_args(Log)):
             raise ValueError(f"log is {self.log!r}; measurements can go to: {', '.join(get_args(Log))}")
         if self.segment_steps is not None and self.segment_steps < 1:
