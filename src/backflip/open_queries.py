@@ -105,7 +105,7 @@ def expire(c: sa.Connection, now: float, ids: Iterable[int]) -> int:
 
 
 def forget_unseen(c: sa.Connection) -> int:
-    """Forget queries that were taken back before anybody was shown them, and let go of their segments; return how many."""
+    """Forget queries that were taken back before anybody saw them, and let go of their segments; return how many."""
     known = sa.exists().where(showing.c.query == query.c.id) | sa.exists().where(event.c.query == query.c.id)
     unseen = (
         sa.select(query.c.id, query.c.left, query.c.right)

@@ -25,6 +25,14 @@ GRACE_SECONDS = 120.0
 FAREWELL_SECONDS = 30.0
 """How long a companion may take, whom nobody needs."""
 
+FRUGAL = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**20),
+}
+"""Each process computes with one thread, since more of them on few cores are 10x slower. And glibc gives arrays above
+a megabyte back when they go: else the process that fits grows three times as fast as its data do."""
 LAST_WORDS = 10_000
 """Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting."""
 
@@ -133,7 +141,7 @@ class _Group:
 
     def start(self, parts: Mapping[str, tuple[Part, tuple[Any, ...]]]) -> None:
         """Start a process for each part."""
-        with _one_thread(), _undisturbed():
+        with _frugal(), _undisturbed():
             for name, (part, arguments) in parts.items():
                 receiver, sender = self._context.Pipe(duplex=False)
                 process = self._context.Process(
@@ -167,11 +175,10 @@ class _Group:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Any:
-    """Let the processes that start inside compute with one thread: more of them on few cores are 10x slower."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+def _frugal() -> Any:
+    """Let the processes that start inside be frugal; see `FRUGAL`."""
+    before = {name: os.environ.get(name) for name in FRUGAL}
+    os.environ.update(FRUGAL)
     try:
         yield
     finally:

@@ -14,6 +14,8 @@ from backflip.teachers.people import PeopleConfig
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
 Log = Literal["tensorboard", "wandb", "trackio"]
+SPARE_STEPS = 100_000
+"""By so much a run may miss its end: it goes on to the end of a rollout."""
 PEOPLE = "people"
 SCRIPTED = "scripted"
 
@@ -112,10 +114,18 @@ class Settings:
 
     @property
     def exploration(self) -> SACConfig:
-        """SAC's settings, with no more than a fifth of a short run at random, and another for what is new."""
+        """SAC's settings, with no more than a fifth of a short run at random, and another for what is new.
+
+        Nor does it remember much more than the run is long.
+        """
         most = self.steps // 5
         sac = self.sac
-        return replace(sac, random_steps=min(sac.random_steps, most), entropy_steps=min(sac.entropy_steps, most))
+        return replace(
+            sac,
+            random_steps=min(sac.random_steps, most),
+            entropy_steps=min(sac.entropy_steps, most),
+            capacity=min(sac.capacity, self.steps + SPARE_STEPS),
+        )
 
     @property
     def steps_before_training(self) -> int:
