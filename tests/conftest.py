@@ -7,6 +7,7 @@ import glob
 import multiprocessing
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,72 @@ def _ask_many(store: "Store", count: int, drawn: bool = True) -> list[int]:
 def ask_many() -> "Callable[..., list[int]]":
     """ask_many(store, count, drawn=True): so many new queries between new segments; their numbers."""
     return _ask_many
+
+
+@contextmanager
+def _nobody() -> Iterator[None]:
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture(scope="session")
+def nobody() -> Callable[[], AbstractContextManager[None]]:
+    """nobody() is not root for a while: root may write everywhere."""
+    return _nobody
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are private."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _small_files(most: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture(scope="session")
+def small_files() -> Callable[[int], AbstractContextManager[None]]:
+    """small_files(bytes): no file of this process can grow beyond that for a while, as on a disk that is full."""
+    return _small_files
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """small_disk(kilobytes): a file system of that size, in memory; called again, it is resized."""
+    place = tmp_path / "disk"
+
+    def sized(kilobytes: int) -> Path:
+        how = "remount," if place.exists() else ""
+        place.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"{how}size={kilobytes}k", "tmpfs", str(place)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            place.rmdir()
+            pytest.skip(f"only root can make a small file system ({made.stderr.strip()})")
+        return place
+
+    yield sized
+    if place.exists():
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")

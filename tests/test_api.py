@@ -15,7 +15,8 @@ TINY: dict[str, Any] = {"teacher": "oracle", "preset": "paper", "labels": 12, "s
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import backflip
 
-    return backflip.train("Pendulum-v1", **TINY, run=tmp_path_factory.mktemp("api") / "run")
+    path = tmp_path_factory.mktemp("api") / "run"
+    return backflip.train("Pendulum-v1", **TINY, run=path, log=("tensorboard",))
 
 
 def test_training_gives_the_run_directory_with_a_policy_a_reward_and_measurements(run: Path) -> None:
@@ -29,6 +30,19 @@ def test_training_gives_the_run_directory_with_a_policy_a_reward_and_measurement
     assert directory.told("act")["steps"] >= TINY["steps"]
     names = {line["name"] for line in directory.metrics()[0]}
     assert {"act/true_return", "ask/labels", "fit/train_loss"} <= names
+
+
+def test_measurements_went_where_they_should_beside_the_run_directory(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    from backflip.rundir import RunDir
+
+    (file,) = (run / "tensorboard").iterdir()
+    found = [
+        (value.tag, event.step) for event in LegacyEventFileLoader(str(file)).Load() for value in event.summary.value
+    ]
+    assert len(found) > 10
+    assert found == [(line["name"], line["step"]) for line in RunDir.open(run).metrics()[0]]
 
 
 def test_the_budget_of_labels_is_spent_and_not_exceeded(run: Path) -> None:

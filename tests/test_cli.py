@@ -1,6 +1,8 @@
 """The command line: what it says and how it ends, most of all when something is wrong."""
 
+import importlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -159,6 +162,19 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(
     assert said == "hopper needs a package that is not installed; to get it: pip install 'backflip[mujoco]'"
 
 
+@pytest.mark.parametrize(
+    "how", [["train", "Pendulum-v1", *TINY, "--log", "wandb"], ["resume", "RUN", "--log", "wandb"]]
+)
+def test_a_package_missing_for_measurements_is_named_before_anything_begins(
+    refused: Refused, trained: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    said = sentence(refused(*(trained if word == "RUN" else word for word in how)))
+    assert said == (
+        "the package wandb is not installed, so no measurements can go there; to get it: pip install 'backflip[wandb]'"
+    )
+
+
 def test_a_package_missing_for_drawing_is_named_before_anything_begins(
     refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +198,7 @@ def test_a_run_directory_is_not_written_over(refused: Refused, trained: Path) ->
     assert f"backflip resume {trained}" in said
 
 
-@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show"])
+@pytest.mark.parametrize("command", ["resume", "serve", "evaluate", "show", "send-metrics", "backup"])
 def test_no_run_directory_is_said(refused: Refused, command: str) -> None:
     assert sentence(refused(command, "nowhere")) == "nowhere is not a run directory (it has no run.json)"
 
@@ -206,12 +222,57 @@ def test_settings_that_cannot_be_are_said(refused: Refused, copy: Path, command:
     assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(command, copy))
 
 
+def damage_a_page(file: Path) -> None:
+    """Half a page of an index: whoever only opens the database does not see it."""
+    content = bytearray(file.read_bytes())
+    content[-2048:] = b"\xff" * 2048
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "something else": (lambda file: file.write_bytes(b"this is no database" * 1000), "restore a copy"),
+    "a page": (damage_a_page, "restore a copy"),
+    "truncated": (lambda file: os.truncate(file, file.stat().st_size // 2), "restore a copy"),
+    "empty": (lambda file: os.truncate(file, 0), "run.db is empty, but the run has checkpoints"),
+    "missing": (lambda file: file.unlink(), "run.db is missing, but the run has checkpoints"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("command", ["resume", "serve"])
-def test_a_damaged_database_is_said(refused: Refused, copy: Path, command: str) -> None:
-    for file in copy.glob("run.db*"):
+def test_a_damaged_database_is_said_and_all_else_stays_as_it_is(
+    refused: Refused, copy: Path, command: str, damage: str
+) -> None:
+    for file in copy.glob("run.db-*"):
         file.unlink()
-    (copy / "run.db").write_bytes(b"this is no database" * 1000)
-    assert "restore a copy" in sentence(refused(command, copy))
+    do, sentence_ = DAMAGES[damage]
+    do(copy / "run.db")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file() and "run.db-" not in file.name}
+    assert sentence_ in sentence(refused(command, copy))
+    assert {file: file.read_bytes() for file in before} == before
+    assert set(copy.glob("run.db")) == {file for file in before if file.name == "run.db"}
+
+
+def test_a_run_that_cannot_be_written_is_said(
+    trained: Path,
+    public_folder: Path,
+    nobody: Callable[[], AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module in ("api", "show", "web.server"):  # nobody may not be allowed to read them
+        importlib.import_module(f"backflip.{module}")
+    path = Path(shutil.copytree(trained, public_folder / "run"))
+    path.chmod(0o555)
+    for command, writable, said in (
+        ("resume", False, f"{path / 'run.db'} cannot be written by this user"),
+        ("serve", True, f"{path} cannot be written by this user"),
+        ("show", True, f"{path / 'plots'} cannot be written (Permission denied)"),
+    ):
+        (path / "run.db").chmod(0o666 if writable else 0o444)
+        with nobody(), pytest.raises(SystemExit) as ended:
+            call(command, path)
+        assert ended.value.code == 2
+        assert said in sentence(capsys.readouterr().err)
 
 
 def test_a_damaged_checkpoint_is_said(refused: Refused, copy: Path) -> None:
@@ -289,12 +350,14 @@ def test_a_defect_of_ours_is_not_dressed_up_as_a_mistake(monkeypatch: pytest.Mon
 # ---- what it does
 
 
-def test_teachers_and_modes_are_those_that_settings_know() -> None:
+def test_teachers_modes_and_sinks_are_those_that_settings_know() -> None:
     from backflip import cli, settings
+    from backflip.sinks import SINKS
     from backflip.teachers.oracle import FALLIBLE
 
     assert set(get_args(cli.Teacher)) == {settings.PEOPLE, settings.SCRIPTED, *FALLIBLE}
     assert get_args(cli.Mode) == get_args(settings.Mode)
+    assert get_args(cli.Log) == get_args(settings.Log) == tuple(SINKS)
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +368,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "tasks", "doctor"]
+    "command",
+    ["demo", "train", "resume", "serve", "evaluate", "show", "export", "import", "send-metrics", "backup", "tasks"],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -417,6 +481,35 @@ def test_show_writes_pictures(copy: Path, capsys: pytest.CaptureFixture[str]) ->
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert picture.width > 500
+
+
+def test_measurements_can_be_sent_on_later(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("send-metrics", copy, "tensorboard")
+    points = int(capsys.readouterr().out.removeprefix("tensorboard: ").removesuffix(" points\n"))
+    assert points > 3
+    assert (copy / "tensorboard").is_dir()
+
+
+def test_a_backup_is_a_run_that_can_be_served_and_resumed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from backflip.rundir import RunDir
+    from backflip.web.app import create_app
+    from backflip.web.security import run_token
+
+    call("backup", trained, tmp_path / "copy")
+    assert f"backup: {tmp_path / 'copy'} (" in capsys.readouterr().out
+    call("resume", tmp_path / "copy")
+    assert "12 of 12 labels" in capsys.readouterr().out
+    run = RunDir.open(tmp_path / "copy")
+    app = create_app(run, run_token(run))
+    assert app.state.context.store.counts().labels == 12
+    app.state.context.store.close()
+
+
+def test_a_backup_is_not_written_over(refused: Refused, trained: Path, copy: Path) -> None:
+    said = sentence(refused("backup", trained, copy))
+    assert said == f"{copy} exists; a backup does not write over anything, choose another place"
 
 
 def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,11 @@
 
 import multiprocessing
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import numpy as np
@@ -178,29 +176,9 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "no" / "run.db", "the folder .*/no of the database run.db does not exist")
 
 
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Not root for a while: root may write everywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def public_folder() -> Iterator[Path]:
-    """A folder that everybody may enter; pytest's own are private."""
-    folder = Path(tempfile.mkdtemp())
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def test_a_read_only_file_or_folder_is_refused(public_folder: Path) -> None:
+def test_a_read_only_file_or_folder_is_refused(
+    public_folder: Path, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
     path = public_folder / "run.db"
     Store(path).close()
     path.chmod(0o444)

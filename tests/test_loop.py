@@ -141,6 +141,31 @@ def test_a_run_that_died_and_resumed_equals_one_that_did_not(
 
 
 @pytest.mark.slow
+def test_a_backup_of_a_run_that_goes_on_ends_as_the_run_does(
+    whole: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    from backflip.backup import back_up
+    from backflip.loop import in_turn
+    from backflip.rundir import RunDir
+
+    run = make_run(tmp_path / "run", **changes)
+    left = [20]
+
+    def copy_and_die() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            back_up(run, tmp_path / "copy")
+            raise Killed
+
+    with pytest.raises(Killed):
+        in_turn(run, copy_and_die)
+    copy = RunDir.open(tmp_path / "copy")
+    assert copy.newest("act") is not None
+    in_turn(copy)
+    assert content(copy) == content(whole)
+
+
+@pytest.mark.slow
 def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(
     whole: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:

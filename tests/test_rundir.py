@@ -363,14 +363,14 @@ def test_a_line_that_is_not_whole_yet_is_left_for_the_next_time(run: RunDir) -> 
         assert end == len(whole)
 
 
-def test_a_line_that_a_killed_writer_left_torn_is_passed_over(run: RunDir) -> None:
+def test_a_line_that_a_killed_writer_left_torn_is_passed_over_and_takes_no_other_with_it(run: RunDir) -> None:
     run.record(10, {"act/kl": 1.0})
     with (run.path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 15, "sec')
     run.record(20, {"act/kl": 2.0})
     run.record(30, {"act/kl": 3.0})
     lines, position = run.metrics()
-    assert [line["step"] for line in lines] == [10, 30]
+    assert [line["step"] for line in lines] == [10, 20, 30]
     assert position == run.metrics_position()
 
 

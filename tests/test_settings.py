@@ -13,7 +13,7 @@ from backflip.policies.ppo import PPOConfig
 from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig
 from backflip.reward import RewardConfig
-from backflip.settings import SCRIPTED, Settings, reset_seed
+from backflip.settings import SCRIPTED, SPARE_STEPS, Settings, reset_seed
 from backflip.teachers.oracle import FALLIBLE
 
 ODD = Settings(
@@ -28,6 +28,8 @@ ODD = Settings(
     calibrate_on="labelled",
     evaluate_steps=5000,
     store="postgresql://u@h/d",
+    disk_megabytes=77,
+    log=("wandb", "tensorboard"),
     ppo=PPOConfig(environments=4, minibatch=64, anneal=True),
     sac=SACConfig(batch=64, bfloat16=False, entropy_steps=1000),
     reward=RewardConfig(members=5, deviation=0.05),
@@ -54,6 +56,8 @@ def test_values_that_this_version_does_not_know_are_left_out_and_missing_ones_ha
         ({"steps": 0}, "labels is 700 and steps is 0; both must be at least 1"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
         ({"segment_steps": 0}, "segment_steps is 0; a segment has at least one step"),
+        ({"log": ("paper",)}, r"log is \('paper',\); measurements can go to: tensorboard, wandb, trackio"),
+        ({"disk_megabytes": 0}, "disk_megabytes is 0; a run directory takes at least 1, better 1000"),
         ({"evaluate_steps": 0}, "evaluate_steps is 0 and evaluate_episodes 10; both are at least 1, or leave"),
         ({"evaluate_steps": 5, "evaluate_episodes": 0}, "evaluate_steps is 5 and evaluate_episodes 0; both are"),
         ({"mode": "in_turn"}, "people cannot answer in turn: .*use --mode at_once"),
@@ -153,3 +157,9 @@ def test_environments_begin_from_seeds_that_differ_by_run_and_checkpoint() -> No
     seeds = {reset_seed(seed, iteration) for seed in range(30) for iteration in range(300)}
     assert len(seeds) > 0.999 * 30 * 300
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_policy_remembers_no_more_than_its_run_is_long() -> None:
+    short, long = (Settings("hopper", teacher="oracle", policy="sac", steps=steps) for steps in (1_000, 10**9))
+    assert short.exploration.capacity == 1_000 + SPARE_STEPS
+    assert long.exploration.capacity == long.sac.capacity

@@ -1,7 +1,8 @@
 """What other programs call: train a run, and use the reward it learned."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from backflip.envs.collect import has_simulator_state, small_frame
 from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
 from backflip.experiments import settings_for
+from backflip.following import followers
 from backflip.loop import at_once, in_turn
 from backflip.processes import Part
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
 from backflip.settings import PEOPLE, SCRIPTED, Mode, Settings
+from backflip.sinks import must_be_installed
 from backflip.store import Store
+
+_log = logging.getLogger(__name__)
 
 Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
 
@@ -50,12 +55,13 @@ def train(
         mode: in_turn is reproducible, at_once (a process each) is for people; by default whichever fits the teacher.
             With at_once, call this from a module that guards its main code with `if __name__ == "__main__"`.
         watch: called a few times a second with the run.
-        others: any other field of `backflip.settings.Settings`.
+        others: any other field of `backflip.settings.Settings`, such as `log=("tensorboard",)`.
 
     Raises:
         ValueError: a setting that cannot be; the message says which.
         UnknownTask: no such task or environment.
         RunError: the run directory cannot be made.
+        SinkError: measurements should go somewhere whose package is not installed.
     """
     given = {"labels": labels, "steps": steps, "mode": mode}
     given = {name: value for name, value in given.items() if value is not None}
@@ -74,7 +80,10 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         MissingExtra: the environment needs a package that is not installed.
         RunError: the directory cannot be made, or the database belongs to another run.
         StoreError: the database cannot be used.
+        SinkError: measurements should go somewhere whose package is not installed.
     """
+    for sink in settings.log:
+        must_be_installed(sink)
     task = find_task(settings.task)
     told = facts(task)  # an environment that cannot be made should fail here, with nothing written
     if settings.policy == "sac" and not told.bounded:
@@ -132,21 +141,33 @@ def go_on(
     watch: Callable[[], None] = lambda: None,
     interrupted: Callable[[], bool] = lambda: False,
     beside: dict[str, tuple[Part, tuple[Any, ...]]] | None = None,
+    log: Sequence[str] | None = None,
+    say: Callable[[str], None] = _log.warning,
 ) -> bool:
     """Begin or resume a run; True once its steps are used up, False if it was interrupted before.
 
     Args:
         beside: further parts to run in processes of their own, such as the page.
+        log: where measurements go beside the run directory this time, if not where the run's settings say.
+        say: told in a sentence when measurements can no longer go somewhere; the run does not end for that.
 
     Raises:
         RunError: the run directory cannot be used, or is in use.
         PartDied: a part failed; its traceback is in the message. Nothing is lost, the run can be resumed.
+        SinkError: measurements should go somewhere whose package is not installed.
     """
     run.store(check=True).close()
-    if Settings.from_dict(run.settings).mode == "in_turn":
-        in_turn(run, watch)
+    settings = Settings.from_dict(run.settings)
+    with followers(run, settings.log if log is None else log, say) as companions:
+
+        def look() -> None:
+            watch()
+            companions.look()
+
+        if settings.mode == "at_once":
+            return at_once(run, look, interrupted, beside or {})
+        in_turn(run, look)
         return True
-    return at_once(run, watch, interrupted, beside or {})
 
 
 def load_reward(run: str | Path) -> Reward:

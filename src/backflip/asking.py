@@ -1,5 +1,7 @@
 """Asking: which pairs of segments are put to the teacher, and when. §2.2.2, §2.2.4"""
 
+import time
+
 import numpy as np
 
 from backflip.envs import find_task
@@ -14,6 +16,10 @@ from backflip.teachers import Teacher
 from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
 from backflip.teachers.scripted import Scripted
+from backflip.tidying import tidy
+
+TIDY_SECONDS = 60.0
+"""How often to look whether the run directory grows too large."""
 
 
 class Ask:
@@ -24,6 +30,7 @@ class Ask:
         self.teacher = make_teacher(run, settings)
         self.reward = Published(run)
         self._recorded = 0
+        self._tidied = time.monotonic()
 
     def step(self) -> bool:
         """Ask what is due, let the teacher answer; False if there was nothing to do."""
@@ -40,6 +47,7 @@ class Ask:
             due = self.settings.schedule.labels(policy_steps) if training else self.settings.labels_before_training
         asked = self._ask(due - compared - counts.open, policy_steps)
         answered = self.teacher.teach(self.store)
+        self._tidy_now_and_then()
         if answered or asked or policy_steps - self._recorded >= RECORD_STEPS:
             self._measure(policy_steps, due)
         return bool(asked or answered)
@@ -78,6 +86,12 @@ class Ask:
         self.store.rerank(
             waiting, pair_probabilities(self.reward.ensemble, segments, pairs, self.settings.ask.error_rate)
         )
+
+    def _tidy_now_and_then(self) -> None:
+        """Only where people are asked does anything pile up: drawings, and queries taken back."""
+        if self.settings.asks_people and time.monotonic() - self._tidied >= TIDY_SECONDS:
+            tidy(self.run, self.store, self.settings.disk_megabytes * 10**6)
+            self._tidied = time.monotonic()
 
     def _measure(self, policy_steps: int, due: int) -> None:
         counts = self.store.counts()

@@ -21,8 +21,9 @@ from rich.table import Table
 
 from backflip import __version__
 from backflip.cli_data import export_run, import_into
+from backflip.cli_keep import backup, send_metrics
 from backflip.cli_page import annotators, invite, revoke, serve_run
-from backflip.files import DamagedFile
+from backflip.files import CannotWrite, DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
 from backflip.store import StoreError
@@ -36,11 +37,13 @@ if TYPE_CHECKING:
 Teacher = Literal["people", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
 Mode = Literal["in_turn", "at_once"]
 Preset = Literal["fast", "paper"]
+Log = Literal["tensorboard", "wandb", "trackio"]
 # Options whose help text says what happens without them.
 Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
 How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
 Share = tyro.conf.arg(metavar="SHARE", help_behavior_hint="")
 Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
+Where = tyro.conf.arg(metavar="[{" + ",".join(get_args(Log)) + "} ...]", help_behavior_hint="")
 
 
 def demo(
@@ -83,6 +86,7 @@ def train(
     repeats: Annotated[float | None, Share] = None,
     gold: Annotated[float | None, Share] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
+    log: Annotated[tuple[Log, ...] | None, Where] = None,
     port: Annotated[int | None, Number] = None,
     browser: bool = True,
 ) -> None:
@@ -104,6 +108,7 @@ def train(
         repeats: share of pairs that somebody is shown again, sides exchanged; by default 0.03, as above.
         gold: share of pairs whose right answer is known; by default 0.01, as above.
         like: repeat this run with all its settings, but for those given here.
+        log: where measurements go, beside the run directory.
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
     """
@@ -118,6 +123,7 @@ def train(
         "mode": mode,
         "segment_steps": segment_steps,
         "store": store,
+        "log": log,
     }
     given = {name: value for name, value in given.items() if value is not None}
     shares = {"overlap": overlap, "repeats": repeats, "gold": gold}
@@ -140,16 +146,24 @@ def train(
     _train(settings, run, port, browser)
 
 
-def resume(run: Run, port: Annotated[int | None, Number] = None, browser: bool = False) -> None:
+def resume(
+    run: Run,
+    port: Annotated[int | None, Number] = None,
+    browser: bool = False,
+    log: Annotated[tuple[Log, ...] | None, Where] = None,
+) -> None:
     """Go on with a run from where it stands: policy, r̂, schedule, open queries, answers.
 
     Args:
         run: the run directory.
         port: the page's port, for a run that people teach.
         browser: open the page in a browser, where people teach.
+        log: where measurements go this time, beside the run directory; by default where they went before.
     """
     directory = RunDir.open(run)
     settings = _settings(directory)
+    if log is not None:
+        settings = replace(settings, log=log)
     with _listening(settings, port) as listening:
         _go_on(directory, settings, listening, browser)
 
@@ -265,6 +279,9 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
     from backflip.web.security import run_token
     from backflip.web.server import link
 
+    def complain(sentence: str) -> None:
+        out.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
     beside: dict[str, Any] = {}
     finished = False
     with ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):
@@ -279,7 +296,7 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
         keeps = "nothing is lost" if listening else "it can go on from its last checkpoint"
         out.print(f"Ctrl-C ends it; {keeps}.", highlight=False)
         with Progress(run, out) as progress:
-            finished = go_on(run, progress, ended.is_set, beside)
+            finished = go_on(run, progress, ended.is_set, beside, settings.log, complain)
     if finished:
         out.print(f"finished; look at it with: backflip show {run.path}, backflip evaluate {run.path}", soft_wrap=True)
     else:
@@ -327,11 +344,14 @@ def _usable() -> Iterator[None]:
 
 def _mistakes() -> tuple[type[BaseException], ...]:
     """What a person can mend: one sentence and exit status 2. Called when something was raised."""
+    from backflip.backup import BackupError
     from backflip.envs import MissingExtra, UnknownTask
     from backflip.exchange import ExchangeError
+    from backflip.sinks import SinkError
     from backflip.web.security import ServerError
 
-    return (Unusable, UnknownTask, MissingExtra, RunError, StoreError, ServerError, DamagedFile, ExchangeError)
+    of_the_run = (RunError, StoreError, DamagedFile, CannotWrite, BackupError)
+    return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -346,6 +366,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show_run,
     "export": export_run,
     "import": import_into,
+    "send-metrics": send_metrics,
+    "backup": backup,
     "tasks": tasks,
     "doctor": doctor,
 }

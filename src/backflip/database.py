@@ -146,7 +146,8 @@ def create_or_verify(engine: sa.Engine, check: bool) -> None:
             if check and c.dialect.name == "sqlite":
                 verdict = c.exec_driver_sql("PRAGMA quick_check(1)").scalar()
                 if verdict != "ok":
-                    raise StoreError(f"the database {engine.url.database} is damaged ({verdict}); restore a copy")
+                    reason = " ".join(str(verdict).split())
+                    raise StoreError(f"the database {engine.url.database} is damaged ({reason}); restore a copy")
             version = _version(c)
         if version != SCHEMA_VERSION:
             with writing(engine) as c:
@@ -253,6 +254,8 @@ def translated_errors() -> Iterator[None]:
         advice = "see that it is whole and that its disk has room"
         if "lock" in reason:
             advice = f"another process has held it for {BUSY_SECONDS:g} s; see which, and try again"
+        elif "readonly" in reason:
+            advice = "see who may write to its file, its folder and its disk; nothing that was saved is lost"
         elif "not a database" in reason or "malformed" in reason:
             advice = "it is damaged or something else; restore a copy"
         elif forbidden:

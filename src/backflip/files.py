@@ -18,13 +18,38 @@ class DamagedFile(Exception):
     """A file of ours that cannot be read; the message says which, why and what to do."""
 
 
+class CannotWrite(OSError):
+    """The disk is full, or not ours to write on; the message says which file and what to do."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, a file is written.
+
+    Raises:
+        CannotWrite: it cannot be.
+    """
+    try:
+        yield
+    except CannotWrite:
+        raise
+    except OSError as error:
+        raise CannotWrite(
+            f"{path} cannot be written ({error.strerror or error}); see that its disk has room, and who may write "
+            "there; what was there before is as it was"
+        ) from error
+
+
 def write_whole(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
     Args:
         durable: also force it to the disk before the name changes.
+
+    Raises:
+        CannotWrite: the disk is full, or not ours to write on.
     """
-    with whole_file(path, durable) as file:
+    with writing(path), whole_file(path, durable) as file:
         file.write(content)
 
 

@@ -38,8 +38,9 @@ class Fit:
             self._publish(policy_steps)
         if fitted:
             values = self.fitter.report()
-            if changes.arrived is not None and self.settings.mode == "at_once":
-                values["fit/answer_to_reward"] = self.store.clock() - changes.arrived
+            delay = -1.0 if changes.arrived is None else self.store.clock() - changes.arrived
+            if delay >= 0 and self.settings.mode == "at_once":  # else the clock was set back: not measured
+                values["fit/answer_to_reward"] = delay
             self.run.record(policy_steps, values)
         return bool(fitted or moved)
 
@@ -61,8 +62,7 @@ class Fit:
         ensemble.baseline = float(ensemble.reward(untrained.observations[begun], untrained.actions[begun]).mean())
         self._calibrated_at = policy_steps
         self.version += 1
-        with self.run.publishing("reward", self.version, durable=False) as directory:
-            self.fitter.ensemble.save(directory / "reward.safetensors")
+        self._save_reward()
         self.run.tell(
             "fit",
             state="fitting",
@@ -70,6 +70,16 @@ class Fit:
             comparisons=len(self.fitter.data),
             last_event=self.fitter.last_event,
         )
+
+    def _save_reward(self) -> None:
+        with self.run.publishing("reward", self.version, durable=False) as directory:
+            self.fitter.ensemble.save(directory / "reward.safetensors")
+
+    def publish_again(self) -> None:
+        """Publish the r̂ of the checkpoint, where none is there: what was published may not survive a power cut."""
+        if self.fitter.fits and self.run.newest_number("reward") is None:
+            self.version = max(1, self.version)
+            self._save_reward()
 
     def _calibration(self) -> Segments:
         """The segments that r̂ is normalised on."""
@@ -88,7 +98,7 @@ class Fit:
             write_whole(directory / "state.json", json.dumps(state).encode())
 
     def load(self, exactly: int | None = None) -> None:
-        """Go on from the newest checkpoint, or from that of a number, and publish its r̂ again."""
+        """Go on from the newest checkpoint, or from that of a number, if there is one."""
         checkpoint = self.run.newest("fit", exactly)
         if checkpoint is None:
             return

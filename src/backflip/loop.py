@@ -9,7 +9,7 @@ reproducible (`in_turn`), or in a process each, where nobody waits for anybody (
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 
 from backflip.acting import Act
 from backflip.asking import Ask
+from backflip.files import CannotWrite
 from backflip.fitting import Fit
 from backflip.processes import Part, PartDied, Stop, run_together
 from backflip.rundir import RunDir
@@ -64,9 +65,7 @@ def _go_back(run: RunDir, store: Store, act: Act, fit: Fit) -> int:
     if number:
         act.load(exactly=number)
         fit.load(exactly=number)
-        if fit.fitter.fits:
-            with run.publishing("reward", fit.version, durable=False) as directory:
-                fit.fitter.ensemble.save(directory / "reward.safetensors")
+        fit.publish_again()
     act.tell("resumed" if number else "starting")
     return number
 
@@ -91,10 +90,12 @@ def at_once(
     ours = {name: (part, (run.path,)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
     with run.owned():
         run.tell("run", state="running")
+        run.forget_torn("reward")
         try:
             finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
         except PartDied as error:
-            run.tell("run", state="failed", message=str(error).strip().splitlines()[-1])
+            with suppress(CannotWrite):  # where it died of a full disk, that can be said on the terminal only
+                run.tell("run", state="failed", message=str(error).strip().splitlines()[-1])
             raise
         run.tell("run", state="finished" if finished else "stopped")
         return finished
@@ -134,6 +135,7 @@ def fit_on(path: Path, stop: Stop) -> None:
     with closing(run.store()) as store:
         fit = Fit(run, store, settings)
         fit.load()
+        fit.publish_again()
         number = run.newest_number("fit") or 0
         while not stop.is_set():
             if fit.step():

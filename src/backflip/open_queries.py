@@ -14,7 +14,10 @@ from jaxtyping import Float32, Int64
 from backflip import database, stored_segments
 from backflip.database import StoreError
 from backflip.preferences import Choice, Query
-from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, query, segment
+from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, event, query, segment, showing
+
+LONGEST_LEASE = 3600.0
+"""Seconds."""
 
 Predictions = Float32[np.ndarray, "m q"]
 OVERLAP_KEY = 0x6F766572
@@ -64,8 +67,11 @@ def _rank(predicted: tuple[float, ...]) -> dict[str, Any]:
 
 
 def free(now: float) -> sa.ColumnElement[bool]:
-    """Whether a query is open and in nobody's hands."""
-    return (query.c.status == OPEN) & (query.c.lease_until <= now)
+    """Whether a query is open and in nobody's hands.
+
+    A lease that ends too late to have been given now was given before the clock was set back, and counts no more.
+    """
+    return (query.c.status == OPEN) & ((query.c.lease_until <= now) | (query.c.lease_until > now + LONGEST_LEASE))
 
 
 def waiting(c: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Query]:
@@ -96,6 +102,22 @@ def expire(c: sa.Connection, now: float, ids: Iterable[int]) -> int:
     for chunk in chunks(held):
         c.execute(query.update().where(query.c.id.in_(chunk)).values(status=EXPIRED))
     return len(held)
+
+
+def forget_unseen(c: sa.Connection) -> int:
+    """Forget queries that were taken back before anybody saw them, and let go of their segments; return how many."""
+    known = sa.exists().where(showing.c.query == query.c.id) | sa.exists().where(event.c.query == query.c.id)
+    unseen = (
+        sa.select(query.c.id, query.c.left, query.c.right)
+        .where(query.c.status == EXPIRED, query.c.lease_holder.is_(None), query.c.gold.is_(None), ~known)
+        .order_by(query.c.id)
+        .with_for_update(key_share=False, of=query)
+    )
+    rows = c.execute(unseen).all()
+    for chunk in chunks([row.id for row in rows]):
+        c.execute(query.delete().where(query.c.id.in_(chunk)))
+    stored_segments.release(c, sorted({i for row in rows for i in (row.left, row.right)}))
+    return len(rows)
 
 
 def undrawn(c: sa.Connection, limit: int) -> list[int]:

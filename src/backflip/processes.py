@@ -1,4 +1,7 @@
-"""Several functions at once, a process each: one that dies ends them all, loudly; Ctrl-C ends them all, cleanly."""
+"""Several functions at once, a process each: one that dies ends them all, loudly; Ctrl-C ends them all, cleanly.
+
+Companions are those whose death does not end the others: it is said, and the run goes on.
+"""
 
 import contextlib
 import multiprocessing
@@ -19,7 +22,17 @@ LOOK_SECONDS = 0.05
 """How often a waiting process looks whether to stop."""
 GRACE_SECONDS = 120.0
 """How long a process may take to save its state when it is asked to stop."""
+FAREWELL_SECONDS = 30.0
+"""How long a companion may take, whom nobody needs."""
 
+FRUGAL = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**20),
+}
+"""Each process computes with one thread, since more of them on few cores are 10x slower. And glibc gives arrays above
+a megabyte back when they go: else the process that fits grows three times as fast as its data do."""
 LAST_WORDS = 10_000
 """Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting."""
 
@@ -59,49 +72,113 @@ def run_together(
     Raises:
         PartDied: a part raised, was killed, or returned too early.
     """
-    context = multiprocessing.get_context("spawn")
-    # Not an Event: setting one waits for ever for a waiter that was killed.
-    stop = context.RawValue("b", 0)
-    processes: dict[str, Any] = {}
-    errors: dict[str, Connection] = {}
+    group = _Group()
     finished = False
     try:
-        with _one_thread(), _undisturbed():
-            for name, (part, arguments) in parts.items():
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_guarded, args=(part, arguments, stop, sender, os.getpid()), name=name, daemon=True
-                )
-                process.start()
-                sender.close()
-                processes[name], errors[name] = process, receiver
+        group.start(parts)
         while not finished and not interrupted():
-            for name, process in processes.items():
+            for name, process in group.processes.items():
                 if process.is_alive():
                     continue
                 if name == leader and process.exitcode == 0:
                     finished = True
                 else:
-                    raise PartDied(_obituary(name, process.exitcode, errors[name]))
+                    raise PartDied(group.obituary(name))
             watch()
             time.sleep(0.2)
     except KeyboardInterrupt:
         finished = False
     finally:
-        stop.value = 1
-        _end(processes)
-    for name, process in processes.items():
+        group.end(GRACE_SECONDS)
+    for name, process in group.processes.items():
         if process.exitcode not in (0, None):
-            raise PartDied(_obituary(name, process.exitcode, errors[name]))
+            raise PartDied(group.obituary(name))
     return finished
 
 
+class Companions:
+    """Parts beside a run that it does not need: one that fails is mourned once, and the run goes on."""
+
+    def __init__(self, parts: Mapping[str, tuple[Part, tuple[Any, ...]]], mourn: Callable[[str, str], None]) -> None:
+        """Start them when the context is entered, and ask them to stop when it is left.
+
+        Args:
+            mourn: told the name of a part that failed, and why, in one line.
+        """
+        self._parts = parts
+        self._mourn = mourn
+        self._mourned: set[str] = set()
+        self._group = _Group()
+
+    def __enter__(self) -> "Companions":
+        if self._parts:
+            self._group.start(self._parts)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in self._group.end(FAREWELL_SECONDS):
+            self._mourned.add(name)
+            self._mourn(name, f"it had not come to an end {FAREWELL_SECONDS:g} s after the run, and was killed")
+        self.look()
+
+    def look(self) -> None:
+        """See whether one has failed."""
+        for name, process in self._group.processes.items():
+            if name not in self._mourned and process.exitcode not in (None, 0):
+                self._mourned.add(name)
+                self._mourn(name, self._group.obituary(name).strip().splitlines()[-1])
+
+
+class _Group:
+    """Processes that stop together; each sends its last words if it fails."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        # Not an Event: setting one waits for ever for a waiter that was killed.
+        self._stop = self._context.RawValue("b", 0)
+        self.processes: dict[str, Any] = {}
+        self._errors: dict[str, Connection] = {}
+
+    def start(self, parts: Mapping[str, tuple[Part, tuple[Any, ...]]]) -> None:
+        """Start a process for each part."""
+        with _frugal(), _undisturbed():
+            for name, (part, arguments) in parts.items():
+                receiver, sender = self._context.Pipe(duplex=False)
+                process = self._context.Process(
+                    target=_guarded, args=(part, arguments, self._stop, sender, os.getpid()), name=name, daemon=True
+                )
+                process.start()
+                sender.close()
+                self.processes[name], self._errors[name] = process, receiver
+
+    def end(self, grace_seconds: float) -> list[str]:
+        """Ask all to stop, and stop those who have not after a while; return the names of these."""
+        self._stop.value = 1
+        deadline = time.monotonic() + grace_seconds
+        for process in self.processes.values():
+            process.join(max(0.1, deadline - time.monotonic()))
+        late = [name for name, process in self.processes.items() if process.is_alive()]
+        for name in late:
+            self.processes[name].kill()
+            self.processes[name].join()
+        return late
+
+    def obituary(self, name: str) -> str:
+        """Why a process ended, with its traceback where it left one."""
+        exitcode = self.processes[name].exitcode
+        with contextlib.suppress(EOFError, OSError):
+            if self._errors[name].poll(0.5):
+                return f"the part '{name}' failed:\n{self._errors[name].recv()}"
+        if exitcode is not None and exitcode < 0:
+            return f"the part '{name}' was killed by {signal.Signals(-exitcode).name}"
+        return f"the part '{name}' ended too early (exit status {exitcode})"
+
+
 @contextlib.contextmanager
-def _one_thread() -> Any:
-    """Let the processes that start inside compute with one thread: more of them on few cores are 10x slower."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+def _frugal() -> Any:
+    """Let the processes that start inside be frugal; see `FRUGAL`."""
+    before = {name: os.environ.get(name) for name in FRUGAL}
+    os.environ.update(FRUGAL)
     try:
         yield
     finally:
@@ -156,22 +233,3 @@ class _OrphanStop:
         while not self.is_set() and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
         return self.is_set()
-
-
-def _obituary(name: str, exitcode: int | None, errors: Connection) -> str:
-    with contextlib.suppress(EOFError, OSError):
-        if errors.poll(0.5):
-            return f"the part '{name}' failed:\n{errors.recv()}"
-    if exitcode is not None and exitcode < 0:
-        return f"the part '{name}' was killed by {signal.Signals(-exitcode).name}"
-    return f"the part '{name}' ended too early (exit status {exitcode})"
-
-
-def _end(processes: Mapping[str, Any]) -> None:
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes.values():
-        process.join(max(0.1, deadline - time.monotonic()))
-    for process in processes.values():
-        if process.is_alive():
-            process.kill()
-            process.join()

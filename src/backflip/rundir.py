@@ -26,13 +26,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from backflip.files import DamagedFile, sync_directory, write_whole
+from backflip.files import DamagedFile, sync_directory, write_whole, writing
 from backflip.store import Store, StoreError
 
 FORMAT = 1
 KEPT = {"reward": 5}
 """How many are kept of each kind, where it is not 2: the newest, and one to fall back to."""
 READ_ATTEMPTS = 3
+MARKED_BYTES = 200
+"""Bytes of measurements, two lines, that are looked at to see whether they are the same as before."""
 PACKAGES = ("backflip", "numpy", "torch", "gymnasium", "mujoco", "sqlalchemy")
 
 
@@ -54,7 +56,9 @@ class RunDir:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.config = config
-        self._started = time.monotonic()
+        # From here on by a clock that nobody sets.
+        self._age = max(0.0, time.time() - float(config.get("created", 0.0)))
+        self._opened = time.monotonic()
 
     @classmethod
     def create(cls, path: Path, settings: dict[str, Any], command: str = "") -> "RunDir":
@@ -107,7 +111,9 @@ class RunDir:
             made = config["format"]
             raise RunError(f"{path} was made by a newer backflip (format {made}, this one knows {FORMAT}); upgrade")
         for part in ("reward", "act", "fit", "clips", "now"):
-            (path / part).mkdir(exist_ok=True)
+            if not (path / part).is_dir():
+                with writing(path / part):
+                    (path / part).mkdir(exist_ok=True)
         return cls(path, config)
 
     @property
@@ -125,10 +131,17 @@ class RunDir:
         """The run's store.
 
         Raises:
-            RunError: it cannot be used.
+            RunError: it cannot be used, or is gone.
         """
+        file = self.path / "run.db"
+        begun = any(self.newest_number(kind) is not None for kind in ("act", "fit", "reward"))
+        if begun and not self.settings.get("store") and not (file.exists() and file.stat().st_size):
+            state = "empty" if file.exists() else "missing"
+            raise RunError(
+                f"{file} is {state}, but the run has checkpoints, so there was one; restore it from a backup"
+            )
         try:
-            return Store(self.settings.get("store") or self.path / "run.db", check=check, **options)
+            return Store(self.settings.get("store") or file, check=check, **options)
         except StoreError as error:
             raise RunError(str(error)) from error
 
@@ -140,21 +153,26 @@ class RunDir:
 
         Args:
             durable: also see that it survives a power cut; r̂ need not, since it can be made again from a checkpoint.
+
+        Raises:
+            CannotWrite: the disk is full, or not ours to write on; the one before is whole.
         """
         final = self.path / kind / f"{number:06d}"
         temporary = self.path / kind / f".{number:06d}.{os.getpid()}"
         for unfinished in final.parent.glob(".*"):  # of a process that was killed: nobody else publishes this kind
             shutil.rmtree(unfinished, ignore_errors=True)
-        temporary.mkdir(parents=True)
         try:
+            with writing(temporary):
+                temporary.mkdir(parents=True)
             yield temporary
             sums = {file.name: _checksum(file) for file in sorted(temporary.iterdir())}
             write_whole(temporary / "checksums.json", json.dumps(sums).encode(), durable)
-            if final.exists():  # a run that resumed goes over the same numbers again
-                shutil.rmtree(final)
-            temporary.rename(final)
-            if durable:
-                sync_directory(final.parent)
+            with writing(final):
+                if final.exists():  # a run that resumed goes over the same numbers again
+                    shutil.rmtree(final)
+                temporary.rename(final)
+                if durable:
+                    sync_directory(final.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in sorted(_numbers(final.parent))[: -KEPT.get(kind, 2)]:
@@ -190,6 +208,12 @@ class RunDir:
         for number in _numbers(self.path / kind):
             shutil.rmtree(self.path / kind / f"{number:06d}")
 
+    def forget_torn(self, kind: str) -> None:
+        """Remove those of a kind that are not whole: what a power cut left of r̂, which is not forced to the disk."""
+        for number in _numbers(self.path / kind):
+            if not _whole(self.path / kind / f"{number:06d}"):
+                shutil.rmtree(self.path / kind / f"{number:06d}")
+
     # ---- what is happening
 
     def tell(self, part: str, **now: float | str | None) -> None:
@@ -207,14 +231,23 @@ class RunDir:
         return told
 
     def record(self, step: int, values: Mapping[str, float]) -> None:
-        """Append measurements, named place/quantity, taken when the policy had made `step` steps."""
-        seconds = round(time.time() - self.config["created"], 3)
+        """Append measurements, named place/quantity, taken when the policy had made `step` steps.
+
+        Raises:
+            CannotWrite: the disk is full, or not ours to write on.
+        """
+        seconds = round(self._age + time.monotonic() - self._opened, 3)
         lines = [
             json.dumps({"step": step, "seconds": seconds, "name": name, "value": value})
             for name, value in values.items()
         ]
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write("".join(line + "\n" for line in lines).encode())  # one write: lines of parts do not mix
+        file = self.path / "metrics.jsonl"
+        with writing(file), file.open("a+b") as opened:
+            end = opened.seek(0, os.SEEK_END)
+            opened.seek(max(0, end - 1))
+            torn = opened.read(1) not in (b"", b"\n")  # by a writer that was killed, or found the disk full
+            content = "".join(line + "\n" for line in ["", *lines][not torn :])
+            opened.write(content.encode())  # one write: lines of parts do not mix
 
     def metrics(self, since: int = 0) -> tuple[list[dict[str, Any]], int]:
         """The measurements from a byte position on, and the position to ask from next.
@@ -236,6 +269,16 @@ class RunDir:
         file = self.path / "metrics.jsonl"
         return file.stat().st_size if file.exists() else 0
 
+    def metrics_mark(self, position: int) -> str:
+        """What stands just before a position; something else there later means that they were cut back meanwhile."""
+        file, begin = self.path / "metrics.jsonl", max(0, position - MARKED_BYTES)
+        content = b""
+        if file.exists():
+            with file.open("rb") as opened:
+                opened.seek(begin)
+                content = opened.read(position - begin)
+        return hashlib.sha256(content).hexdigest()[:16]
+
     def forget_metrics(self, position: int) -> None:
         """Cut the measurements back to a position."""
         file = self.path / "metrics.jsonl"
@@ -253,7 +296,9 @@ class RunDir:
         """
         import fcntl
 
-        with (self.path / "owner").open("a+") as file:
+        with writing(self.path / "owner"):
+            opened = (self.path / "owner").open("a+")
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -13,6 +13,9 @@ from backflip.teachers.people import PeopleConfig
 
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
+Log = Literal["tensorboard", "wandb", "trackio"]
+SPARE_STEPS = 100_000
+"""By so much a run may miss its end: it goes on to the end of a rollout."""
 PEOPLE = "people"
 SCRIPTED = "scripted"
 
@@ -52,6 +55,11 @@ class Settings:
     """Whole episodes of one evaluation."""
     store: str | None = None
     """URL of a PostgreSQL database, instead of SQLite in the run directory."""
+    disk_megabytes: int = 4000
+    """What the run directory may take. Drawings make room, those of the oldest answered queries first; all else in it
+    is bounded by the number of labels, by `ask.recent` segments and by the policy's memory."""
+    log: tuple[str, ...] = ()
+    """Where measurements go beside the run directory: tensorboard, wandb, trackio."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     sac: SACConfig = field(default_factory=SACConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -71,6 +79,10 @@ class Settings:
             raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if self.policy not in get_args(Algorithm):
             raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(get_args(Algorithm))}")
+        if self.disk_megabytes < 1:
+            raise ValueError(f"disk_megabytes is {self.disk_megabytes}; a run directory takes at least 1, better 1000")
+        if not set(self.log) <= set(get_args(Log)):
+            raise ValueError(f"log is {self.log!r}; measurements can go to: {', '.join(get_args(Log))}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise ValueError(f"segment_steps is {self.segment_steps}; a segment has at least one step")
         if (self.evaluate_steps is not None and self.evaluate_steps < 1) or self.evaluate_episodes < 1:
@@ -102,10 +114,18 @@ class Settings:
 
     @property
     def exploration(self) -> SACConfig:
-        """SAC's settings, with no more than a fifth of a short run at random, and another for what is new."""
+        """SAC's settings, with no more than a fifth of a short run at random, and another for what is new.
+
+        Nor does it remember much more than the run is long.
+        """
         most = self.steps // 5
         sac = self.sac
-        return replace(sac, random_steps=min(sac.random_steps, most), entropy_steps=min(sac.entropy_steps, most))
+        return replace(
+            sac,
+            random_steps=min(sac.random_steps, most),
+            entropy_steps=min(sac.entropy_steps, most),
+            capacity=min(sac.capacity, self.steps + SPARE_STEPS),
+        )
 
     @property
     def steps_before_training(self) -> int:
@@ -140,6 +160,7 @@ class Settings:
         }
         known = {f.name for f in fields(cls)}
         plain: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+        plain["log"] = tuple(plain.get("log", ()))
         for name, part in parts.items():
             known = {f.name for f in fields(part)}
             inner = {key: value for key, value in plain.get(name, {}).items() if key in known}

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from backflip.files import writing
 from backflip.rundir import RunDir, RunError
 from backflip.segments import Array
 
@@ -47,7 +48,8 @@ def show(run: RunDir) -> list[Path]:
     if not present:
         raise RunError(f"{run.path} has no measurements yet; let it train a little longer")
     directory = run.path / "plots"
-    directory.mkdir(exist_ok=True)
+    with writing(directory):
+        directory.mkdir(exist_ok=True)
     written = []
     for name, (label, keys) in present.items():
         figure = Figure(figsize=(6, 3.6), layout="constrained")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from backflip.answers import stands
 from backflip.database import StoreError
-from backflip.open_queries import free
+from backflip.open_queries import LONGEST_LEASE, free
 from backflip.preferences import Choice, Query
 from backflip.schema import (
     CHOICES,
@@ -98,7 +98,7 @@ def shown(c: sa.Connection, number: int, name: str) -> Showing:
 
 def claim(c: sa.Connection, now: float, name: str, count: int, lease_seconds: float, checks: Checks) -> list[Claim]:
     """Renew the annotator's leases, best queries first, then lend the best free ones until there are `count`."""
-    until = now + lease_seconds
+    until = now + min(lease_seconds, LONGEST_LEASE)
     rows: list[Any] = list(c.execute(_held(now, name).limit(count)))
     if rows:
         c.execute(showing.update().where(showing.c.id.in_([row.showing for row in rows])).values(until=until))

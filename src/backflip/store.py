@@ -152,6 +152,16 @@ class Store:
         with self._reading() as c:
             return stored_segments.has_clip(c, clip)
 
+    def drawn(self) -> list[tuple[int, str, bool]]:
+        """Number, clip, and whether somebody may be shown it soon, of all segments with a clip; the oldest first."""
+        with self._reading() as c:
+            return stored_segments.drawn(c)
+
+    def forget_clips(self, ids: Sequence[int]) -> None:
+        """Know nothing of the drawings of these segments; whoever needs one has it drawn again."""
+        with self.transaction() as c:
+            stored_segments.forget_clips(c, list(ids))
+
     def undrawn(self, limit: int) -> list[int]:
         """Segments of open queries that nobody has drawn yet, those of the best queries first."""
         with self._reading() as c:
@@ -205,6 +215,14 @@ class Store:
         """Take back open queries that nobody holds; return how many were taken back."""
         with self.transaction() as c:
             return open_queries.expire(c, self.clock(), ids)
+
+    def forget_unseen(self) -> int:
+        """Forget queries that were taken back before anybody was shown them; return how many.
+
+        Nobody can answer them any more. Their segments are pruned in their turn.
+        """
+        with self.transaction() as c:
+            return open_queries.forget_unseen(c)
 
     def set_gold(self, query_id: int, choice: Choice | None, why: str = "") -> None:
         """Say which answer to a query is right, and why, so that annotators can be measured by it; None takes it back.

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from backflip.database import StoreError, insert, storable
 from backflip.packing import Layout, pack, unpack
-from backflip.schema import LARGEST_NUMBER, chunks, meta, segment
+from backflip.schema import LARGEST_NUMBER, OPEN, chunks, meta, query, segment
 from backflip.segments import Segments
 
 LAYOUT_KEY = "layout"
@@ -128,6 +128,32 @@ def keep_for_ever(c: sa.Connection, ids: list[int]) -> None:
     """Never prune these."""
     for chunk in chunks(sorted(ids)):
         c.execute(segment.update().where(segment.c.id.in_(chunk), sa.not_(segment.c.asked)).values(asked=True))
+
+
+def release(c: sa.Connection, ids: list[int]) -> None:
+    """Let these be pruned like any other, but for those that some query still asks about."""
+    asked = sa.exists().where(sa.or_(query.c.left == segment.c.id, query.c.right == segment.c.id))
+    for chunk in chunks(ids):
+        c.execute(segment.update().where(segment.c.id.in_(chunk), ~asked).values(asked=False, clip=None))
+
+
+def drawn(c: sa.Connection) -> list[tuple[int, str, bool]]:
+    """Number, clip, and whether somebody may be shown it soon, of all segments that have a clip; the oldest first."""
+    soon = sa.exists().where(
+        sa.or_(query.c.left == segment.c.id, query.c.right == segment.c.id),
+        sa.or_(query.c.status == OPEN, query.c.gold.isnot(None)),
+    )
+    rows = c.execute(
+        sa.select(segment.c.id, segment.c.clip, soon).where(segment.c.clip.isnot(None)).order_by(segment.c.id)
+    )
+    return [(row[0], row[1], bool(row[2])) for row in rows]
+
+
+def forget_clips(c: sa.Connection, ids: list[int]) -> None:
+    """Know nothing of the drawings of these; whoever needs one has it drawn again."""
+    for chunk in chunks(sorted(ids)):
+        c.execute(query.update().where(sa.or_(query.c.left.in_(chunk), query.c.right.in_(chunk))).values(drawn=False))
+        c.execute(segment.update().where(segment.c.id.in_(chunk)).values(clip=None))
 
 
 def set_clip(c: sa.Connection, segment_id: int, clip: str) -> None:

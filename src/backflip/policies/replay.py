@@ -27,7 +27,8 @@ class Replay:
             raise ValueError(f"capacity is {capacity}; a replay holds at least one transition")
         self.capacity = capacity
         self.widths = [observation_size, action_size, observation_size, 1, 1]
-        self.table = torch.empty(capacity, sum(self.widths))
+        # Written to at once: where there is not enough memory, it shows now, and not after an hour.
+        self.table = torch.empty(capacity, sum(self.widths)).fill_(0)
         self.added = 0
         """Transitions so far, forgotten ones included."""
 

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backflip.files import writing
 from backflip.rundir import RunDir, RunError
 from backflip.store import Role, Store, StoreError
 from backflip.web.limits import Guesses, Pace
@@ -111,11 +112,14 @@ def run_token(run: RunDir) -> str:
 
     Raises:
         RunError: the file holds something else.
+        CannotWrite: it cannot be made.
     """
     import fcntl
 
     path = run.path / "token"
-    with os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
+    with writing(path):
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # whoever comes second reads what the first has written
         os.fchmod(file.fileno(), 0o600)
         token = file.read()
