@@ -123,8 +123,8 @@ def pseudo_labels() -> Iterator[None]:
     """SURF (Park et al. 2022): pairs that r̂ is sure about are answered by r̂ itself and learned from too."""
 
     def make_table(before: Any) -> Any:
-        def tabulated(self: Fitter, data: Any) -> Table:
-            table: Table = before(self, data)
+        def tabulated(self: Fitter, data: Any, error_rates: Any = None) -> Table:
+            table: Table = before(self, data, error_rates)
             if self.fits == 0:
                 return table
             rng = np.random.default_rng([self.seed, self.fits, 5])
@@ -141,12 +141,16 @@ def pseudo_labels() -> Iterator[None]:
             ]
             masks = [torch.from_numpy(segments[pairs[:, i]].mask()) for i in (0, 1)]
             ones = torch.ones(self.ensemble.members, len(pairs))
+            rate = table.error_rate
+            if isinstance(rate, torch.Tensor):
+                rate = torch.cat([rate, torch.full((len(pairs),), self.config.error_rate)])
             return Table(
                 features=torch.cat([table.features, torch.stack(sides, 1)]),
                 mask=torch.cat([table.mask, torch.stack(masks, 1)]),
                 mu=torch.cat([table.mu, torch.from_numpy((p > 0.5).astype(np.float32))]),
                 train=torch.cat([table.train, ones], 1),
                 held_out=torch.cat([table.held_out, 0 * ones], 1),
+                error_rate=rate,
             )
 
         return tabulated

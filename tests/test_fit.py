@@ -10,8 +10,10 @@ import pytest
 import torch
 from scipy import stats
 
+from backflip.error_rates import most_likely
 from backflip.fit import (
     LARGEST_L2,
+    SMALLEST_ERROR_RATE,
     SMALLEST_L2,
     FitConfig,
     Fitter,
@@ -123,6 +125,20 @@ def test_loss_and_gradient_are_finite_at_huge_margins(error_rate: float) -> None
 
 def test_loss_of_nothing_is_nothing() -> None:
     assert comparison_loss(torch.zeros(3, 0), torch.zeros(3, 0), torch.zeros(0), 0.1).shape == (3, 0)
+
+
+def test_each_comparison_has_its_own_error_rate(make_segments: MakeSegments) -> None:
+    left, right = torch.tensor([[2.0, -1.0, 1e4], [0.5, 3.0, -1e4]]), torch.zeros(2, 3)
+    mu, rates = torch.tensor([1.0, 0.0, 0.0]), [0.1, 0.4, 1.0]
+    together = comparison_loss(left, right, mu, torch.tensor(rates))
+    for i, rate in enumerate(rates):
+        each = slice(i, i + 1)
+        torch.testing.assert_close(together[:, each], comparison_loss(left[:, each], right[:, each], mu[each], rate))
+    # Sure and wrong with ε = 1: a coin, -log ½. Sure and wrong with ε = 0.4 would be -log 0.2.
+    assert together[0, 2].item() == pytest.approx(np.log(2))
+    assert comparison_loss(left[:, 2:], right[:, 2:], mu[2:], torch.tensor([0.4]))[0, 0].item() == pytest.approx(
+        -np.log(0.2)
+    )
 
 
 # ---- bagging
@@ -352,6 +368,112 @@ def test_discrete_actions_are_learned_from(make_segments: MakeSegments) -> None:
     fitter.fit()
     paid = fitter.ensemble.raw(np.zeros((4, 3), np.float32), np.arange(4)).mean(0)
     assert int(paid.argmax()) == 2
+
+
+# ---- who answered
+
+
+NAMES = {"ana": 0.2, "ben": 0.5, "cem": 0.8}
+"""Annotators of 10, 25 and 40 % wrong answers: ε is twice that, since answers at random are right half the time."""
+
+
+def _told_by_three(make_segments: MakeSegments, queries: int, seed: int) -> Comparisons:
+    """Queries to one of three annotators each, a third of them to a second one too."""
+    rng = np.random.default_rng(seed)
+    who = [rng.permutation(3)[: 1 + (rng.random() < 1 / 3)] for _ in range(queries)]
+    data = _compared(make_segments, queries, 1000 + seed)[np.repeat(np.arange(queries), [len(some) for some in who])]
+    teachers = np.array(list(NAMES))[np.concatenate(who)]
+    at_random = rng.random(len(data)) < np.array([NAMES[name] for name in teachers])
+    mu = np.where(at_random, rng.random(len(data)) < 0.5, data.mu > 0.5).astype(np.float32)
+    return replace(data, mu=mu, teachers=teachers)
+
+
+def test_an_annotator_who_always_answers_at_random_is_not_learned_from(make_segments: MakeSegments) -> None:
+    data = replace(_compared(make_segments, 20), teachers=np.array(["ana"] * 20))
+    fitter = _fitter(data, replace(BRIEF, l2=0.0, l2_rate=1.0))
+    before = _weights(fitter)
+    table = fitter._tabulated(data, {"ana": 1.0})
+    fitter._learn(table, torch.arange(20), table.mask)
+    for leaf in fitter.ensemble.parameters:
+        assert leaf.grad is not None
+        np.testing.assert_allclose(leaf.grad, 0, atol=1e-7)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, _weights(_fit_flat(data)), strict=True))
+
+
+def _fit_flat(data: Comparisons) -> Fitter:
+    fitter = _fitter(data)
+    fitter.fit()
+    return fitter
+
+
+def test_whoever_has_no_rate_of_their_own_has_the_flat_one(make_segments: MakeSegments) -> None:
+    data = replace(_compared(make_segments, 4), teachers=np.array(["ana", "ben", "ana", "cem"]))
+    fitter = _fitter(data, replace(BRIEF, error_rate=0.3))
+    rate = fitter._tabulated(data, {"ana": 0.05, "cem": 0.0}).error_rate
+    assert isinstance(rate, torch.Tensor)
+    np.testing.assert_allclose(rate, [0.05, 0.3, 0.05, SMALLEST_ERROR_RATE])
+    assert fitter._tabulated(data).error_rate == 0.3
+    assert fitter._tabulated(replace(data, teachers=None), {"ana": 0.05}).error_rate == 0.3
+
+
+def test_the_same_rate_for_each_is_the_flat_rate(make_segments: MakeSegments) -> None:
+    data = replace(_compared(make_segments, 30), teachers=np.array(["ana", "ben"] * 15))
+    flat, each = _fit_flat(data), _fitter(data)
+    each.fit({"ana": 0.1, "ben": 0.1})
+    for a, b in zip(_weights(flat)[:-1], _weights(each)[:-1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
+
+
+def test_evidence_is_what_the_members_expect_that_an_answer_was_left_out_for(make_segments: MakeSegments) -> None:
+    data = replace(_compared(make_segments, 40), teachers=np.array(["ana", "ben"] * 20))
+    data.mu[3], data.weight[5] = 0.5, 0
+    fitter = _fitter(data)
+    before = fitter.evidence()
+    assert np.isnan(before.expected).all()  # nobody has learned anything yet
+    fitter.fit()
+    found = fitter.evidence()
+    kept = np.setdiff1d(np.arange(40), [3, 5])
+    np.testing.assert_array_equal(found.queries, data.query_ids[kept])
+    np.testing.assert_array_equal(found.left, data.mu[kept] == 1)
+    assert found.annotators.tolist() == np.array(["ana", "ben"] * 20)[kept].tolist()
+    counts = bootstrap_counts(data.query_ids, 2, 0)[:, kept]
+    left, right = (
+        fitter.ensemble.segment_returns(side.observations, side.actions, side.mask())
+        for side in (data.left, data.right)
+    )
+    for i, difference in enumerate((left - right)[:, kept].T):
+        judges = difference[counts[:, i] == 0]
+        assert found.expected[i] == pytest.approx(judges.mean() if len(judges) else np.nan, rel=1e-5, nan_ok=True)
+    assert np.isnan(found.expected).any()
+    assert not np.isnan(found.expected).all()
+
+
+def test_without_names_or_data_there_is_no_evidence(make_segments: MakeSegments) -> None:
+    assert len(_fitter(None).evidence()) == len(_fitter(_compared(make_segments, 5)).evidence()) == 0
+
+
+@pytest.mark.slow
+def test_r_hat_gets_better_when_each_annotator_has_an_error_rate_of_their_own(make_segments: MakeSegments) -> None:
+    """10, 25 and 40 % wrong answers, 600 of them: estimated rates order fresh segments better than the flat 10 %."""
+    fresh = make_segments(400, 6, seed=99)
+    config = FitConfig(first_steps=300, steps=200, l2=3e-3, largest_l2=3e-2, l2_rate=1.01)
+    found: dict[str, list[float]] = {"flat": [], "estimated": [], "known": []}
+    for seed in range(4):
+        data = _told_by_three(make_segments, 450, seed)
+        for arm, spearmans in found.items():
+            fitter = _fitter(None, config, RewardConfig(), seed)
+            rates = NAMES if arm == "known" else {}
+            for part in range(1, 4):
+                fitter.data = data[np.arange(len(data) * part // 3)]
+                if arm == "estimated":
+                    rates = {name: rate.value for name, rate in most_likely(fitter.evidence()).items()}
+                fitter.fit(rates)
+            spearmans.append(_spearman(fitter, fresh))
+    gains = np.array(found["estimated"]) - found["flat"]
+    print(found)
+    assert gains.mean() > 0.02, found
+    assert (gains > 0).sum() >= 3, found
+    assert np.mean(found["known"]) > np.mean(found["flat"]) + 0.03, found
 
 
 # ---- mechanics

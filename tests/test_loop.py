@@ -39,7 +39,8 @@ def make_run(path: Path, **changes: Any) -> Any:
 
 
 def changes_for(policy: str) -> dict[str, Any]:
-    """A small run by SAC, with all that its preset does otherwise than the paper's, and a memory that overflows."""
+    """A small run by SAC, with all that its preset does otherwise than the paper's, a memory that overflows, and ε
+    estimated."""
     from backflip.fit import FitConfig
     from backflip.policies.sac import SACConfig
     from backflip.queries import AskConfig
@@ -50,7 +51,7 @@ def changes_for(policy: str) -> dict[str, Any]:
         "policy": "sac",
         "calibrate_on": "labelled",
         "sac": SACConfig(updates_per_step=0.05, batch=32, width=32, random_steps=1_200, capacity=9_000),
-        "fit": FitConfig(**QUICK_FIT, shortest_crop=0.7),
+        "fit": FitConfig(**QUICK_FIT, shortest_crop=0.7, error_rates="annotator"),
         "ask": AskConfig(selector="diverse", until=0.8, session=5, recent=480),
     }
 
@@ -330,6 +331,42 @@ def test_r_hat_is_normalised_on_what_is_newest_or_on_what_was_compared(tmp_path:
             paid = fit.fitter.ensemble.member_rewards(segments.observations, segments.actions).reshape(3, -1)
             normal = np.abs(paid.mean(1)).max() < 1e-3 and np.abs(paid.std(1) - 1).max() < 1e-3
             assert normal == (name == calibrate_on), name
+
+
+def test_each_annotators_error_rate_is_estimated_before_a_fit_and_told(tmp_path: Path) -> None:
+    import json
+
+    from backflip.fit import FitConfig
+    from backflip.fitting import Fit
+    from backflip.settings import Settings
+
+    fit_config = FitConfig(**QUICK_FIT, error_rates="annotator")
+    run = make_run(tmp_path / "run", fit=fit_config, labels=60)
+    with closing(run.store()) as store:
+        settings = Settings.from_dict(run.settings)
+        assert settings.fit == fit_config
+        _answer_thrice(run, store, settings)
+        fit = Fit(run, store, settings)
+        assert fit.step()
+    rates = json.loads(run.told("error_rates")["rates"])
+    # Two say the same of every pair, and the third says now this, now that.
+    assert set(rates) == {"ana", "ben", "part"}
+    assert max(rates["ana"], rates["ben"]) < 0.1 < 0.4 < rates["part"]
+
+
+def _answer_thrice(run: Any, store: Any, settings: Any) -> None:
+    """Thirty queries about what an untrained policy does, each answered by three annotators."""
+    from backflip.acting import Act
+    from backflip.preferences import Choice, Preference
+
+    act = Act(run, store, settings)
+    while store.counts().segments < 60:
+        act.step()
+    asked = store.ask(store.recent(60).ids.reshape(30, 2))
+    for number, query in enumerate(asked):
+        said = {"ana": "left", "ben": "left", "part": ["left", "right"][number % 2]}
+        for name, choice in said.items():
+            store.answer(Preference(f"{name} {number}", query.id, Choice(choice), name))
 
 
 def _recent(run: Any) -> Any:

@@ -1,6 +1,7 @@
 """Choices, queries, and D kept up to date from changes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +111,18 @@ def test_without_states_keeps_everything_that_r_hat_sees(make_segments: MakeSegm
     light = data.without_states()
     assert light.left.states.shape == light.right.states.shape == (3, 4, 0)
     np.testing.assert_array_equal(light.right.observations, sides.observations)
+
+
+def test_comparisons_keep_the_names_of_those_who_answered(comparisons: Callable[..., Comparisons]) -> None:
+    ana, benedict = (
+        replace(comparisons([number]), teachers=np.array([name])) for number, name in ((1, "ana"), (2, "benedict"))
+    )
+    both = ana.appended(benedict)
+    assert both.teachers is not None
+    assert both.teachers.tolist() == ["ana", "benedict"]
+    after = apply_changes(both, touching([1], ana))
+    assert after is not None
+    assert after.teachers is not None
+    assert (after.query_ids.tolist(), after.teachers.tolist()) == ([2, 1], ["benedict", "ana"])
+    assert ana.appended(comparisons([3])).teachers is None
+    assert comparisons([3])[np.array([0])].teachers is None

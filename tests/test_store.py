@@ -422,6 +422,19 @@ def test_the_late_answer_of_an_expired_lease_is_a_preference_of_another_teacher(
     assert store.open_queries() == []
 
 
+def test_d_says_who_answered(store: Store, ask_many: AskMany) -> None:
+    first, second = ask_many(store, 2)
+    answer(store, first, "left", "ana")
+    answer(store, first, "right", "Bénédicte 🤖")
+    answer(store, second, "incomparable", "cem")
+    answer(store, second, "equal", "dan")
+    data = store.comparisons()
+    assert data is not None
+    assert data.teachers is not None
+    assert data.query_ids.tolist() == [first, first, second]
+    assert data.teachers.tolist() == ["ana", "Bénédicte 🤖", "dan"]
+
+
 def test_an_answer_to_a_query_that_was_taken_back_is_kept(store: Store, ask_many: AskMany) -> None:
     (query,) = ask_many(store, 1)
     assert store.expire([query]) == 1

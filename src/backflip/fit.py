@@ -1,21 +1,26 @@
 """Fitting r̂ to comparisons: eq. 1 with the 10 % error, bagging, and ℓ2 that adapts itself. §2.2.3"""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
+from backflip.error_rates import Evidence
 from backflip.files import load_arrays, save_arrays
 from backflip.preferences import Changes, Comparisons, apply_changes
 from backflip.reward import RewardEnsemble, probability_left
 
 SMALLEST_L2, LARGEST_L2 = 1e-7, 1e1
 """ℓ2 stays between these: at 1.001 a step it would else leave the range of numbers on easy or hopeless data."""
+SMALLEST_ERROR_RATE = 1e-3
+"""Nobody is taken to be surer than this: eq. 1 would have an infinite loss where they err."""
+ErrorRates = Literal["flat", "annotator"]
 POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1, *range(1, 12)]))
 
 
@@ -25,6 +30,8 @@ class FitConfig:
 
     error_rate: float = 0.1
     """Probability that the person answers at random (§2.2.3)."""
+    error_rates: ErrorRates = "flat"
+    """That one for everybody, or each annotator's own, estimated before each fit (`error_rates.most_likely`)."""
     learning_rate: float = 1e-3
     """Adam's step size (rl-teacher, imitation)."""
     batch: int = 16
@@ -53,6 +60,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
+        if self.error_rates not in get_args(ErrorRates):
+            raise ValueError(
+                f"error_rates is {self.error_rates!r}; it must be one of {', '.join(get_args(ErrorRates))}"
+            )
         if not 0 <= self.l2 <= self.largest_l2:
             raise ValueError(f"l2 is {self.l2}; it lies between 0 and largest_l2, {self.largest_l2}")
         if not 0 < self.shortest_crop <= 1:
@@ -64,13 +75,16 @@ class FitConfig:
 
 
 def comparison_loss(
-    returns_left: Float[Tensor, "m n"], returns_right: Float[Tensor, "m n"], mu: Float[Tensor, " n"], error_rate: float
+    returns_left: Float[Tensor, "m n"],
+    returns_right: Float[Tensor, "m n"],
+    mu: Float[Tensor, " n"],
+    error_rate: float | Float[Tensor, " n"],
 ) -> Float[Tensor, "m n"]:
     """Cross-entropy in nats of each comparison for each member (eq. 1 and the loss below it, §2.2.3).
 
-    -µ·log P̂ - (1-µ)·log(1-P̂), with P̂ = (1-ε)·σ(left - right) + ε/2.
+    -µ·log P̂ - (1-µ)·log(1-P̂), with P̂ = (1-ε)·σ(left - right) + ε/2. One ε, or one above 0 for each comparison.
     """
-    if error_rate == 0:  # a plain log would be infinite where σ rounds to 0
+    if not isinstance(error_rate, Tensor) and error_rate == 0:  # a plain log would be infinite where σ rounds to 0
         difference = returns_left - returns_right
         return -mu * torch.nn.functional.logsigmoid(difference) - (1 - mu) * torch.nn.functional.logsigmoid(-difference)
     left = probability_left(returns_left, returns_right, error_rate)
@@ -136,6 +150,8 @@ class Table:
     """How much each comparison weighs in each member's bootstrap."""
     held_out: Float[Tensor, "m n"]
     """How much it weighs in its validation: one or the other is 0."""
+    error_rate: float | Float[Tensor, " n"]
+    """ε of all, or of whoever answered."""
 
 
 class Fitter:
@@ -168,13 +184,17 @@ class Fitter:
         self.data = apply_changes(self.data, changes)
         return True
 
-    def fit(self) -> bool:
-        """One fit: many minibatches the first time, a few from then on. False while there is nothing to learn from."""
+    def fit(self, error_rates: Mapping[str, float] | None = None) -> bool:
+        """One fit: many minibatches the first time, a few from then on. False while there is nothing to learn from.
+
+        Args:
+            error_rates: ε by the teacher's name; whoever is not in it has the flat one.
+        """
         if self.data is None or not (self.data.weight > 0).any():
             return False
         started = time.perf_counter()
         self._standardise(self.data)
-        table = self._tabulated(self.data)
+        table = self._tabulated(self.data, error_rates)
         rng = np.random.default_rng([self.seed, self.fits])
         steps = self.config.first_steps if self.fits == 0 else self.config.steps
         n, _, k = table.mask.shape
@@ -208,7 +228,31 @@ class Fitter:
         moments["exp_avg"][:, seen] /= scale
         moments["exp_avg_sq"][:, seen] /= scale**2
 
-    def _tabulated(self, data: Comparisons) -> Table:
+    def evidence(self) -> Evidence:
+        """What D tells about error rates: of each decided comparison the difference that r̂ expects.
+
+        It is the mean over the members whose bootstrap leaves the comparison out, and NaN before the first fit.
+        """
+        data = self.data
+        decided = np.zeros(0, np.int64) if data is None else np.flatnonzero((data.mu != 0.5) & (data.weight > 0))
+        if data is None or data.teachers is None or len(decided) == 0:
+            nothing = np.zeros(0)
+            return Evidence(nothing.astype(np.str_), nothing.astype(np.int64), nothing.astype(np.bool_), nothing)
+        data = data[decided]
+        assert data.teachers is not None
+        expected: Float64[np.ndarray, " n"] = np.full(len(data), np.nan)
+        if self.fits > 0:
+            left, right = (
+                self.ensemble.segment_returns(side.observations, side.actions, side.mask()).astype(np.float64)
+                for side in (data.left, data.right)
+            )
+            held_out = bootstrap_counts(data.query_ids, self.ensemble.members, self.seed) == 0
+            judges = held_out.sum(0)
+            total = ((left - right) * held_out).sum(0)
+            expected = np.where(judges > 0, total / np.maximum(judges, 1), np.nan)
+        return Evidence(data.teachers, data.query_ids, data.mu > 0.5, expected)
+
+    def _tabulated(self, data: Comparisons, error_rates: Mapping[str, float] | None = None) -> Table:
         """D as tensors, made once a fit: the statistics of the inputs are fixed, and so is every bootstrap."""
         sides = [
             self.ensemble.features(side.observations, side.actions).reshape(*side.true_rewards.shape, -1)
@@ -223,7 +267,14 @@ class Fitter:
             mu=torch.from_numpy(data.mu),
             train=counts * weight,
             held_out=(counts == 0) * weight,
+            error_rate=self._error_rate(data, error_rates),
         )
+
+    def _error_rate(self, data: Comparisons, error_rates: Mapping[str, float] | None) -> float | Float[Tensor, " n"]:
+        if data.teachers is None or not error_rates:
+            return self.config.error_rate
+        each = [error_rates.get(teacher, self.config.error_rate) for teacher in data.teachers.tolist()]
+        return torch.tensor(each).clamp(SMALLEST_ERROR_RATE, 1)
 
     def _learn(self, table: Table, chosen: Int64[Tensor, " b"], mask: Float[Tensor, "b 2 k"]) -> None:
         """One minibatch for all members: each learns from its bootstrap and is validated on what that leaves out."""
@@ -231,7 +282,8 @@ class Fitter:
         train, held_out = table.train[:, chosen], table.held_out[:, chosen]
         outputs = self.ensemble.forward(features.flatten(0, 2)).reshape(-1, *features.shape[:3])
         left, right = (outputs * mask).sum(-1).unbind(-1)
-        losses = comparison_loss(left, right, mu, self.config.error_rate)
+        rate = table.error_rate
+        losses = comparison_loss(left, right, mu, rate[chosen] if isinstance(rate, Tensor) else rate)
         loss = ((losses * train).sum(1) / train.sum(1).clamp_min(1e-9)).sum()
         gradients = torch.autograd.grad(loss, self.ensemble.parameters)
         for parameter, gradient in zip(self.ensemble.parameters, gradients, strict=True):

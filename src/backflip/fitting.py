@@ -4,6 +4,7 @@ import json
 
 from backflip.envs import find_task
 from backflip.envs.facts import facts
+from backflip.error_rates import most_likely
 from backflip.files import write_whole
 from backflip.fit import Fitter
 from backflip.reward import Inputs, RewardEnsemble
@@ -28,7 +29,7 @@ class Fit:
         """Take in new answers and fit; False if there was nothing new."""
         policy_steps = int(self.run.told("act").get("steps", 0))
         changes = self.store.changes(self.fitter.last_event)
-        fitted = self.fitter.absorb(changes) and self._enough() and self.fitter.fit()
+        fitted = self.fitter.absorb(changes) and self._enough() and self.fitter.fit(self._error_rates())
         moved = (
             self.settings.calibrate_on == "recent"
             and self.fitter.fits > 0
@@ -43,6 +44,14 @@ class Fit:
                 values["fit/answer_to_reward"] = delay
             self.run.record(policy_steps, values)
         return bool(fitted or moved)
+
+    def _error_rates(self) -> dict[str, float]:
+        """ε of each teacher, where the fit is to have more than one."""
+        if self.settings.fit.error_rates == "flat":
+            return {}
+        rates = {name: rate.value for name, rate in most_likely(self.fitter.evidence()).items()}
+        self.run.tell("error_rates", rates=json.dumps(rates))  # names may be anything
+        return rates
 
     def _enough(self) -> bool:
         data = self.fitter.data

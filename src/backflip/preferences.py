@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 
 from backflip.segments import Segments, concatenate
 
@@ -70,22 +71,28 @@ class Comparisons:
     right: Segments
     mu: Float32[np.ndarray, " n"]
     weight: Float32[np.ndarray, " n"]
+    teachers: Shaped[np.ndarray, " n"] | None = None
+    """The names of those who answered; None where they are not told apart."""
 
     def __len__(self) -> int:
         return len(self.query_ids)
 
     def __getitem__(self, index: Int64[np.ndarray, " i"]) -> "Comparisons":
         """The comparisons at some positions."""
-        return Comparisons(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen: dict[str, Any] = {name: None if part is None else part[index] for name, part in parts.items()}
+        return Comparisons(**chosen)
 
     def appended(self, other: "Comparisons") -> "Comparisons":
-        """These comparisons and then the others."""
+        """These comparisons and then the others; teachers are told apart only if they are in both."""
+        both = None if self.teachers is None or other.teachers is None else [self.teachers, other.teachers]
         return Comparisons(
             query_ids=np.concatenate([self.query_ids, other.query_ids]),
             left=concatenate([self.left, other.left]),
             right=concatenate([self.right, other.right]),
             mu=np.concatenate([self.mu, other.mu]),
             weight=np.concatenate([self.weight, other.weight]),
+            teachers=None if both is None else np.concatenate(both),
         )
 
     def without_states(self) -> "Comparisons":

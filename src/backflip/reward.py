@@ -226,10 +226,10 @@ def _like(expected: Tensor, found: Array) -> Tensor:
 
 
 def probability_left(
-    left: Float[Tensor, "*n"], right: Float[Tensor, "*n"], error_rate: float = 0.1
+    left: Float[Tensor, "*n"], right: Float[Tensor, "*n"], error_rate: float | Float[Tensor, " e"] = 0.1
 ) -> Float[Tensor, "*n"]:
     """P̂ that a person chooses left, from the two returns: (1-ε)·σ(left - right) + ε/2 (eq. 1, §2.2.3; Ibarz 2018 A.3).
 
-    With probability ε the person answers at random, whatever the difference.
+    With probability ε the person answers at random, whatever the difference; ε may differ along the last axis.
     """
     return (1 - error_rate) * torch.sigmoid(left - right) + error_rate / 2

@@ -45,7 +45,7 @@ def changes(c: sa.Connection, after: int) -> Changes:
     newer = sa.select(event.c.query).where(event.c.seq > after, event.c.seq <= last, _changes_d).distinct()
     touched = sorted(c.execute(newer).scalars())
     rows = c.execute(
-        sa.select(event.c.query, event.c.kind, query.c.left, query.c.right)
+        sa.select(event.c.query, event.c.kind, event.c.teacher, query.c.left, query.c.right)
         .join(query, query.c.id == event.c.query)
         .where(event.c.query.in_(newer), event.c.seq <= last, _label, stands(last))
         .order_by(event.c.seq)
@@ -59,6 +59,7 @@ def changes(c: sa.Connection, after: int) -> Changes:
             right=stored_segments.by_id(c, [row.right for row, _ in told]),
             mu=np.array([mu for _, mu in told], np.float32),
             weight=np.ones(len(told), np.float32),
+            teachers=np.array([row.teacher for row, _ in told], np.str_),
         )
     return Changes(np.array(touched, np.int64), comparisons, last, arrived)
 
