@@ -104,11 +104,18 @@ def add_pairs(run: RunDir, count: int, right: dict[str, Any] | None = None, **dr
 
 
 def choices(run: RunDir) -> dict[int, str]:
+    """The choices that stand, as they were seen on the page, by the number of the showing."""
+    connection = sqlite3.connect(run.path / "run.db")
+    try:
+        shown = dict(connection.execute("select query, max(id) from showing group by query").fetchall())
+    finally:
+        connection.close()
     store = run.store()
     try:
-        return {preference.query: preference.choice.value for preference, _ in store.preferences()}
+        given = [(store.shown(shown[p.query], p.teacher), p.choice) for p, _ in store.preferences()]
     finally:
         store.close()
+    return {showing.id: showing.meant(choice).value for showing, choice in given}  # exchanging twice changes nothing
 
 
 def events(run: RunDir) -> list[tuple[str, str]]:
@@ -181,7 +188,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     def open_one(url: str, expected: str = "", context: BrowserContext | None = None, **options: Any) -> Page:
         if context is None:
             context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
-            context.set_default_timeout(10_000)
+            context.set_default_timeout(20_000)
             contexts.append(context)
         page = context.new_page()
         listen(page, expected)
@@ -233,19 +240,19 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
 
 
-def seen_query(page: Page) -> int:
-    """The query on the screen, once it has been there for long enough to be answered."""
+def seen_pair(page: Page) -> int:
+    """The number of the showing on the screen, once it has been there for long enough to be answered."""
     script = """() => {
       const shown = performance.getEntriesByName("shown").at(-1);
-      const query = document.body.dataset.query;
-      return shown && String(shown.detail) === query && performance.now() - shown.startTime > 420 && query;
+      const pair = document.body.dataset.showing;
+      return shown && String(shown.detail) === pair && performance.now() - shown.startTime > 420 && pair;
     }"""
     return int(page.wait_for_function(script).json_value())
 
@@ -276,16 +283,32 @@ def frames_seen(page: Page, count: int) -> list[list[int]]:
 # ---- answering
 
 
+def test_sides_are_exchanged_on_some_showings_and_the_store_hears_what_was_meant(
+    shared: Server, open_page: Callable[..., Page]
+) -> None:
+    page = open_page(shared.link)
+    exchanged: dict[bool, str] = {}
+    while len(exchanged) < 2:
+        pair = seen_pair(page)
+        page.keyboard.press("ArrowLeft")
+        wait_until(lambda pair=pair: pair in choices(shared.run))  # type: ignore[misc]  # bound at once
+        store = shared.run.store()
+        showing = store.shown(pair, "you")
+        exchanged[showing.flipped] = {p.query: p.choice.value for p, _ in store.preferences()}[showing.query]
+        store.close()
+    assert exchanged == {False: "left", True: "right"}
+
+
 def test_the_four_answers_by_key_and_by_click(shared: Server, open_page: Callable[..., Page]) -> None:
     page = open_page(shared.link)
     assert page.url.endswith("/label")
     given: dict[int, str] = {}
     keys = {"ArrowLeft": "left", "ArrowRight": "right", "ArrowUp": "equal", "ArrowDown": "incomparable"}
     for key, choice in keys.items():
-        given[seen_query(page)] = choice
+        given[seen_pair(page)] = choice
         page.keyboard.press(key)
     for choice in keys.values():
-        given[seen_query(page)] = choice
+        given[seen_pair(page)] = choice
         page.click(f"[data-choice={choice}]")
     wait_until(lambda: given.items() <= choices(shared.run).items())
     assert len(given) == 8
@@ -300,23 +323,23 @@ def test_undo_brings_the_pair_back_and_only_the_new_answer_counts(
     shared: Server, open_page: Callable[..., Page]
 ) -> None:
     page = open_page(shared.link)
-    first = seen_query(page)
+    first = seen_pair(page)
     page.keyboard.press("ArrowLeft")
-    second = seen_query(page)
+    second = seen_pair(page)
     page.keyboard.press("ArrowRight")
-    seen_query(page)
+    seen_pair(page)
     page.keyboard.press("u")
-    assert seen_query(page) == second
+    assert seen_pair(page) == second
     page.click("#undo")
-    assert seen_query(page) == first
+    assert seen_pair(page) == first
     assert page.inner_text("#last") == "Taken back: you had said left."
     assert page.is_disabled("#undo")
     page.keyboard.press("ArrowUp")
-    assert seen_query(page) == second
+    assert seen_pair(page) == second
     page.reload()  # what can be undone outlives the page
-    seen_query(page)
+    seen_pair(page)
     page.keyboard.press("Backspace")
-    assert seen_query(page) == first
+    assert seen_pair(page) == first
     page.keyboard.press("ArrowDown")
     wait_until(lambda: choices(shared.run).get(first) == "incomparable")
     assert second not in choices(shared.run)
@@ -324,32 +347,32 @@ def test_undo_brings_the_pair_back_and_only_the_new_answer_counts(
 
 def test_a_skipped_pair_gets_no_label(shared: Server, open_page: Callable[..., Page]) -> None:
     page = open_page(shared.link)
-    skipped = seen_query(page)
+    skipped = seen_pair(page)
     page.keyboard.press("s")
-    other = seen_query(page)
+    other = seen_pair(page)
     page.keyboard.press("ArrowLeft")
     wait_until(lambda: other in choices(shared.run))
     assert skipped not in choices(shared.run)
     page.reload()
-    assert seen_query(page) != skipped
+    assert seen_pair(page) != skipped
 
 
 def test_a_held_key_is_one_answer_and_a_hasty_one_is_none(shared: Server, open_page: Callable[..., Page]) -> None:
     page = open_page(shared.link)
     before = len(choices(shared.run))
-    seen_query(page)
+    seen_pair(page)
     wait_ready(page)
     for _ in range(25):
         page.keyboard.down("ArrowLeft")  # after the first, these are what a held key sends
         page.wait_for_timeout(40)
     page.keyboard.up("ArrowLeft")
     wait_until(lambda: len(choices(shared.run)) == before + 1)
-    query = seen_query(page)
+    pair = seen_pair(page)
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")  # nobody has looked at this pair yet
     wait_until(lambda: len(choices(shared.run)) == before + 2)
     wait_saved(page)
-    assert choices(shared.run)[query] == "left"
+    assert choices(shared.run)[pair] == "left"
     assert len(choices(shared.run)) == before + 2
 
 
@@ -359,11 +382,11 @@ def test_the_next_pair_is_on_the_screen_with_the_key(
     page = open_page(shared.link)
     swaps = []
     for _ in range(8):
-        seen_query(page)
+        seen_pair(page)
         wait_ready(page)
-        before = page.evaluate("document.body.dataset.query")
+        before = page.evaluate("document.body.dataset.showing")
         page.keyboard.press("ArrowRight")
-        assert page.evaluate("document.body.dataset.query") not in ("", before)
+        assert page.evaluate("document.body.dataset.showing") not in ("", before)
         page.wait_for_function("() => performance.getEntriesByName('swap').length === 1")
         swaps.append(page.evaluate("performance.getEntriesByName('swap')[0].duration"))
         page.evaluate("performance.clearMeasures('swap')")
@@ -382,16 +405,16 @@ def test_the_next_pair_is_on_the_screen_with_the_key(
 def test_both_clips_are_on_one_clock(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
     server = serve(1, frames=40, fps=40, right={"frames": 20, "fps": 20})
     page = open_page(server.link)
-    seen_query(page)
-    seen = frames_seen(page, 80)
-    assert len({left for left, _ in seen}) > 10
-    assert all(left // 2 == right for left, right in seen)
+    seen_pair(page)
+    seen = [sorted(frames) for frames in frames_seen(page, 80)]  # whichever of them is on the left
+    assert len({fast for _, fast in seen}) > 10
+    assert all(fast // 2 == slow for slow, fast in seen)
 
     page.keyboard.press("ArrowLeft")
     add_pairs(server.run, 1, frames=30, fps=40, right={"frames": 10})
-    seen_query(page)
-    seen = frames_seen(page, 70)
-    assert all(right == min(left, 9) for left, right in seen), "the shorter one rests until the longer has ended"
+    seen_pair(page)
+    seen = [sorted(frames) for frames in frames_seen(page, 70)]
+    assert all(short == min(long, 9) for short, long in seen), "the shorter one rests until the longer has ended"
     page.keyboard.press(" ")
     assert page.get_attribute("#pause", "aria-pressed") == "true"
     assert len({tuple(frames) for frames in frames_seen(page, 15)[3:]}) == 1
@@ -408,7 +431,7 @@ def test_who_wants_less_motion_starts_with_still_clips(shared: Server, open_page
 
 def test_the_page_fits_a_phone(shared: Server, open_page: Callable[..., Page]) -> None:
     page = open_page(shared.link, viewport={"width": 390, "height": 800}, has_touch=True)
-    query = seen_query(page)
+    pair = seen_pair(page)
     boxes = {name: page.locator(name).bounding_box() for name in ("#left", "#right", "[data-choice=left]", ".link")}
     left, right, button, corner = boxes.values()
     assert left
@@ -421,7 +444,7 @@ def test_the_page_fits_a_phone(shared: Server, open_page: Callable[..., Page]) -
     assert corner["x"] + corner["width"] <= 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.tap("[data-choice=left]")
-    wait_until(lambda: choices(shared.run).get(query) == "left")
+    wait_until(lambda: choices(shared.run).get(pair) == "left")
     assert page.inner_text("#last") == "You said upper."
 
 
@@ -451,23 +474,23 @@ def test_out_of_pairs_it_waits_and_goes_on_by_itself_until_the_run_is_over(
     wait_for_text(page, "#notice-title", "agent is making new clips")
     wait_for_text(page, "#notice-text", "for the first time")
     add_pairs(server.run, 1)
-    query = seen_query(page)
+    pair = seen_pair(page)
     page.keyboard.press("ArrowLeft")
     page.wait_for_selector("body[data-state=waiting]")
     wait_for_text(page, "#notice-text", "answered everything")
-    wait_until(lambda: choices(server.run) == {query: "left"})
+    wait_until(lambda: choices(server.run) == {pair: "left"})
     page.keyboard.press("u")  # the only pair, so it comes back
-    assert seen_query(page) == query
+    assert seen_pair(page) == pair
     page.keyboard.press("ArrowRight")
     add_pairs(server.run, 2)
-    assert seen_query(page) != query
+    assert seen_pair(page) != pair
     server.run.tell("run", state="finished", message="5 M steps are done")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("body[data-state=over]")
     wait_for_text(page, "#notice-title", "The run is finished")
     wait_for_text(page, "#notice-text", "5 M steps are done. Thank you: every answer of yours is saved")
     server.run.tell("run", state="running")
-    seen_query(page)
+    seen_pair(page)
 
 
 def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
@@ -478,11 +501,11 @@ def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], op
     sheet = server.run.clips / f"{claims[0].left_clip}.png"
     sheet.write_bytes(sheet.read_bytes()[:60])
     page = open_page(server.link)
-    assert seen_query(page) == claims[1].query.id
+    assert seen_pair(page) == claims[1].showing
     assert "could not be shown" in page.inner_text("#last")
-    wait_until(lambda: [kind for kind, _ in events(server.run)] == ["skip"])
+    wait_until(lambda: [kind for kind, _ in events(server.run)] == ["flag"])
     page.keyboard.press("ArrowLeft")
-    assert seen_query(page) == claims[2].query.id
+    assert seen_pair(page) == claims[2].showing
 
 
 def test_no_answer_is_lost_or_doubled_when_the_server_dies(
@@ -498,13 +521,13 @@ def test_no_answer_is_lost_or_doubled_when_the_server_dies(
         route.abort()
 
     page.route("**/api/answer", swallow, times=1)
-    given[seen_query(page)] = "left"
+    given[seen_pair(page)] = "left"
     page.keyboard.press("ArrowLeft")
     wait_ready(page)
     wait_saved(page)
     server.stop()
     for _ in range(3):
-        given[seen_query(page)] = "right"
+        given[seen_pair(page)] = "right"
         page.keyboard.press("ArrowRight")
     page.wait_for_function("() => document.getElementById('saved').textContent === 'offline · 3 waiting'")
     context = page.context
@@ -517,7 +540,7 @@ def test_no_answer_is_lost_or_doubled_when_the_server_dies(
     assert choices(server.run) == given
     assert len(events(server.run)) == 4
     server.stop()
-    given[seen_query(page)] = "equal"
+    given[seen_pair(page)] = "equal"
     page.keyboard.press("ArrowUp")
     server.start()
     server.ready()
