@@ -7,6 +7,7 @@ import glob
 import multiprocessing
 import os
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -23,8 +24,11 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
     from backflip.segments import Segments
     from backflip.store import Store
+    from pages import Server
 
 START_SECONDS = 20.0
 
@@ -260,3 +264,99 @@ def chromium() -> str:
     if missing:
         pytest.skip(missing)
     return str(program)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> "Iterator[Browser]":
+    """A browser to look with, one for all tests of a file."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> "Iterator[Callable[..., Page]]":
+    """open_page(server, expected="", context=None, fresh=False, **options): a page on a server, or at an address.
+
+    Afterwards nothing may have gone wrong in any of them (but what was `expected`), and nothing may have left this
+    machine. The guide stays shut, unless the visit is a `fresh` one.
+    """
+    from pages import read_the_guide
+
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def listen(page: "Page", expected: str) -> None:
+        def heard(kind: str, text: str) -> None:
+            if kind == "error" and not (expected and re.search(expected, text)):
+                complaints.append(text)
+
+        def asked(url: str) -> None:
+            if not re.match(r"^(http://127\.0\.0\.1:\d+/|blob:|data:|about:)", url):
+                complaints.append(f"a request to {url}")
+
+        page.on("console", lambda message: heard(message.type, message.text))
+        page.on("pageerror", lambda error: heard("error", str(error)))
+        page.on("request", lambda request: asked(request.url))
+
+    def open_one(
+        where: "Server | str",
+        expected: str = "",
+        context: "BrowserContext | None" = None,
+        fresh: bool = False,
+        **options: Any,
+    ) -> "Page":
+        if context is None:
+            context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+            context.set_default_timeout(20_000)
+            contexts.append(context)
+            if not isinstance(where, str) and not fresh:
+                read_the_guide(context, where.run)
+        page = context.new_page()
+        listen(page, expected)
+        page.goto(where if isinstance(where, str) else where.link)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> "Iterator[Callable[..., Server]]":
+    """serve(pairs=0, **drawing): the server of a new run with so many pairs to show."""
+    from pages import Server, add_pairs, free_port, make_run
+
+    servers: list[Server] = []
+
+    def start(pairs: int = 0, **drawing: Any) -> "Server":
+        server = Server(make_run(tmp_path / f"run-{len(servers)}"), free_port())
+        server.start()
+        servers.append(server)
+        add_pairs(server.run, pairs, **drawing)
+        server.ready()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A server with many pairs, for the tests that look only at what they did themselves."""
+    from pages import Server, add_pairs, free_port, make_run
+
+    run = make_run(tmp_path_factory.mktemp("shared") / "run")
+    server = Server(run, free_port())
+    server.start()
+    add_pairs(run, 60)
+    run.tell("act", state="training", steps=1_234_567, reward_version=14)
+    run.tell("fit", state="fitting", comparisons=56, version=14)
+    server.ready()
+    yield server
+    server.stop()

@@ -37,6 +37,7 @@ ROUTES: dict[str, tuple[str, Role | None]] = {
     "/static/{name:path}": ("/static/style.css", None),
     "/clips/{clip}": ("/clips/" + 64 * "0", None),
     "/api/next": ("/api/next", "label"),
+    "/api/practice": ("/api/practice", "label"),
     "/api/answer": ("/api/answer", "label"),
     "/api/skip": ("/api/skip", "label"),
     "/api/flag": ("/api/flag", "label"),
@@ -258,8 +259,10 @@ def test_annotators_are_told_nothing_that_could_sway_them(site: Site) -> None:
     site.run.tell("act", state="training", steps=1234567, total_steps=7654321, reward_version=31)
     site.run.tell("fit", state="fitting", version=31, comparisons=99)
     told = site.visitor(site.token).get("/api/next").json()
-    assert set(told) == {"run", "you", "settings", "pairs", "counts", "now", "undrawn", "passed_over"}
-    assert set(told["now"]) == {"act", "ask", "run", "time"}
+    named = {"run", "you", "settings", "instruction", "pairs", "counts", "now", "undrawn", "passed_over"}
+    assert set(told) == named
+    assert set(told["now"]) == {"act", "ask", "fit", "run", "time"}
+    assert set(told["now"]["fit"]) == {"state", "comparisons", "time"}, "that r̂ learns from them, and not what"
     assert set(told["now"]["act"]) == {"state", "time"}
     assert set(told["settings"]) == {"task", "question", "labels"}
     assert not re.search("1234567|7654321|reward|version|step|predict", json.dumps(told))

@@ -196,3 +196,50 @@ def test_every_answer_says_which_instruction_its_annotator_had(store: Store, ask
     for text in ("", "  ", "x" * 9000):
         with pytest.raises(StoreError, match="characters"):
             store.instruct(text)
+
+
+# ---- practice
+
+
+def test_explained_queries_are_lessons_whose_answers_are_no_part_of_d(store: Store, ask_many: AskMany) -> None:
+    numbers = ask_many(store, 12)
+    for number in numbers[:8]:
+        store.set_gold(number, Choice.LEFT, f"because {number}")
+    store.set_gold(numbers[8], Choice.RIGHT)  # known, but not explained
+    store.flag(new_uuid(), numbers[0], "ben")
+    lessons = store.lessons("ana", 6)
+    assert [(lesson.shown.query.id, lesson.why) for lesson in lessons] == [(n, f"because {n}") for n in numbers[1:7]]
+    assert {lesson.right for lesson in lessons} == {Choice.LEFT, Choice.RIGHT}, "sides are exchanged here too"
+    for lesson in lessons:
+        showing = store.shown(lesson.shown.showing, "ana")
+        assert showing.meant(lesson.right) is Choice.LEFT
+        assert (
+            lesson.shown.left_clip == f"clip-{lesson.shown.query.right if showing.flipped else showing.query * 2 - 1}"
+        )
+        store.answer(Preference(new_uuid(), showing.query, Choice.LEFT, "ana"), showing=showing)
+    assert store.lessons("ana", 6) == lessons, "who practises again sees the same"
+    assert (store.comparisons(), store.counts().labels) == (None, 0)
+
+
+def test_lessons_are_neither_lent_nor_counted_nor_checks_afterwards(store: Store, ask_many: AskMany) -> None:
+    numbers = ask_many(store, 4)
+    store.set_gold(numbers[0], Choice.LEFT, "it flips")
+    store.invite("ana", quota=2)
+    (lesson,) = store.lessons("ana", 5)
+    uuid = new_uuid()
+    showing = store.shown(lesson.shown.showing, "ana")
+    store.answer(Preference(uuid, showing.query, Choice.LEFT, "ana"), showing=showing)
+    store.undo(new_uuid(), "ana", uuid)
+    store.answer(Preference(new_uuid(), showing.query, Choice.RIGHT, "ana"), showing=showing)
+    checks = Checks(gold=1.0)
+    assert [answered(store, "ana", checks=checks).purpose for _ in range(2)] == ["label", "label"]
+    assert store.claim("ana") == [], "the quota counts what was answered for D"
+    assert answered(store, "ben", checks=checks).purpose == "gold", "who did not practise is measured by it"
+    assert store.claim("ben", checks=checks)[0].query.id == numbers[3]
+
+
+def test_nobody_is_measured_by_a_flagged_query(store: Store, ask_many: AskMany) -> None:
+    gold, _ = ask_many(store, 2)
+    store.set_gold(gold, Choice.LEFT)
+    store.flag(new_uuid(), gold, "ben")
+    assert answered(store, "ana", checks=Checks(gold=1.0)).purpose == "label"

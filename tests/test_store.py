@@ -481,12 +481,43 @@ def test_what_is_not_ones_own_answer_cannot_be_undone(store: Store, ask_many: As
     first, second = ask_many(store, 2)
     uuid, undo, skip = answer(store, first), new_uuid(), new_uuid()
     store.skip(skip, second, "ana")
-    for annotator, undone in [("ben", uuid), ("ana", "nothing"), ("ana", skip)]:
+    for annotator, undone in [("ben", uuid), ("ana", "nothing"), ("ben", skip)]:
         with pytest.raises(StoreError, match=r"there is no answer .* to take back"):
             store.undo(new_uuid(), annotator, undone)
     store.undo(undo, "ana", uuid)
     with pytest.raises(StoreError, match="there is no answer"):
         store.undo(new_uuid(), "ana", undo)
+
+
+@pytest.mark.parametrize("leave", ["skip", "flag"])
+def test_a_skip_or_flag_can_be_taken_back(store: Store, ask_many: AskMany, leave: str) -> None:
+    (query,) = ask_many(store, 1)
+    claimed(store, "ana")
+    uuid, undo = new_uuid(), new_uuid()
+    getattr(store, leave)(uuid, query, "ana")
+    assert claimed(store, "ana") == []
+    assert store.undo(undo, "ana", uuid) is not None
+    assert store.undo(undo, "ana", uuid) is None
+    assert (claimed(store, "ana"), claimed(store, "ben")) == ([query], [])
+    assert (store.counts().flagged, store.counts().labels) == (0, 0)
+
+
+def test_what_is_taken_back_is_not_taken_from_who_has_it_meanwhile(store: Store, ask_many: AskMany) -> None:
+    (query,) = ask_many(store, 1)
+    uuid = new_uuid()
+    store.skip(uuid, query, "ana")
+    assert claimed(store, "ben") == [query]
+    store.undo(new_uuid(), "ana", uuid)
+    assert (claimed(store, "ben"), claimed(store, "ana")) == ([query], [])
+
+
+def test_a_query_that_somebody_else_flagged_too_stays_flagged(store: Store, ask_many: AskMany) -> None:
+    (query,) = ask_many(store, 1)
+    mine = new_uuid()
+    store.flag(mine, query, "ana")
+    store.flag(new_uuid(), query, "ben")
+    store.undo(new_uuid(), "ana", mine)
+    assert (store.counts().flagged, claimed(store, "ana")) == (1, [])
 
 
 def test_the_uuid_of_an_undo_cannot_be_used_for_another(store: Store, ask_many: AskMany) -> None:

@@ -282,10 +282,7 @@ def test_a_uuid_cannot_be_used_for_another_answer(visitor: TestClient, run: RunD
         {"uuid": "1"},
         {"uuid": "'; drop table event; --"},
         {"uuid": None},
-        {"seconds": -1},
         {"seconds": "fast"},
-        {"seconds": 1e300},
-        {"loops": -0.1},
         {"annotator": "somebody else"},
     ],
 )

@@ -129,18 +129,20 @@ def flag(c: sa.Connection, now: float, uuid: str, query_id: int, annotator: str,
 def undo(
     c: sa.Connection, now: float, uuid: str, annotator: str, undone: str, lease_seconds: float
 ) -> tuple[int, str] | None:
-    """Take back an answer; its query, unless others answered it enough, is open again and the annotator's for a while.
+    """Take back an answer, a skip or a flag; unless its query is done with or somebody's, it is the annotator's again.
 
     Returns:
         The query and the purpose with which it was shown; None if there is nothing to take back.
 
     Raises:
-        StoreError: no such answer of this annotator, or the UUID belongs to something else.
+        StoreError: no such answer, skip or flag of this annotator, or the UUID belongs to something else.
     """
     serialise_events(c)
     found = c.execute(
         sa.select(event.c.query, event.c.purpose, stands().label("stands")).where(
-            event.c.uuid == storable(undone), event.c.teacher == storable(annotator), event.c.kind.in_(CHOICES)
+            event.c.uuid == storable(undone),
+            event.c.teacher == storable(annotator),
+            event.c.kind.in_([*CHOICES, SKIP, FLAG]),
         )
     ).first()
     if found is None:
@@ -150,9 +152,10 @@ def undo(
         return None
     seen = Seen(purpose=found.purpose)
     _log_seen(c, seen, uuid=uuid, query=number, teacher=annotator, kind=UNDO, supersedes=undone, received_at=now)
-    if found.purpose == LABEL and _labels_of(c, number) < _wanted(c, number):
+    if found.purpose == LABEL and _labels_of(c, number) < _wanted(c, number) and not _flagged(c, number):
         again = {"status": OPEN, "lease_holder": annotator, "lease_until": now + lease_seconds}
-        c.execute(query.update().where(query.c.id == number).values(again))
+        in_other_hands = (query.c.status == OPEN) & (query.c.lease_until > now) & (query.c.lease_holder != annotator)
+        c.execute(query.update().where(query.c.id == number, ~in_other_hands).values(again))
     return number, found.purpose
 
 
@@ -173,6 +176,11 @@ def _labels_of(c: sa.Connection, number: int) -> int:
         event.c.query == number, event.c.kind.in_(CHOICES), event.c.purpose == LABEL, stands()
     )
     return c.execute(standing).scalar() or 0
+
+
+def _flagged(c: sa.Connection, number: int) -> bool:
+    flags = sa.select(event.c.seq).where(event.c.query == number, event.c.kind == FLAG, stands())
+    return c.execute(flags.limit(1)).first() is not None
 
 
 def _wanted(c: sa.Connection, number: int) -> int:

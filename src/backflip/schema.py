@@ -16,7 +16,8 @@ CHOICES = [choice.value for choice in Choice]
 SKIP, UNDO, FLAG, EXCLUDE = "skip", "undo", "flag", "exclude"
 OPEN, ANSWERED, EXPIRED, FLAGGED = "open", "answered", "expired", "flagged"
 LABEL, REPEAT, GOLD, PRACTICE = "label", "repeat", "gold", "practice"
-"""Why a query is shown: for D; again, to see whether somebody agrees with themselves; as one whose answer is known."""
+"""Why a query is shown: for D; again, to see whether somebody agrees with themselves; as one whose answer is known, to
+measure by or to practise on."""
 LARGEST_NUMBER = 2**63 - 1
 """No row has a higher number, and asking a database for one is an error of another kind."""
 

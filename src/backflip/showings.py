@@ -18,10 +18,12 @@ from backflip.preferences import Choice, Query
 from backflip.schema import (
     CHOICES,
     FLAG,
+    FLAGGED,
     GOLD,
     LABEL,
     LARGEST_NUMBER,
     OPEN,
+    PRACTICE,
     REPEAT,
     SKIP,
     annotator,
@@ -67,7 +69,12 @@ class Showing:
 
     def meant(self, seen: Choice) -> Choice:
         """What a choice between the sides as they were seen says of the query's own sides."""
-        return {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}.get(seen, seen) if self.flipped else seen
+        return exchanged(seen) if self.flipped else seen
+
+
+def exchanged(choice: Choice) -> Choice:
+    """The same choice when the sides are exchanged."""
+    return {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}.get(choice, choice)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,16 @@ class Claim:
     flipped: bool
     left_clip: str
     right_clip: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A query to practise on: whoever answers it is told which answer is right, and why; it is no part of D."""
+
+    shown: Claim
+    right: Choice
+    """As its sides are shown."""
+    why: str
 
 
 def shown(c: sa.Connection, number: int, name: str) -> Showing:
@@ -108,6 +125,10 @@ def claim(c: sa.Connection, now: float, name: str, count: int, lease_seconds: fl
     room = _quota_left(c, name)
     while len(rows) < min(count, room) and (row := _lend_one(c, now, name, until, checks)) is not None:
         rows.append(row)
+    return _claims(c, rows[:room])
+
+
+def _claims(c: sa.Connection, rows: list[Any]) -> list[Claim]:
     sides = sorted({i for row in rows for i in (row.left, row.right)})
     drawn = sa.select(segment.c.id, segment.c.clip).where(segment.c.id.in_(sides))
     clips = {row.id: row.clip for row in c.execute(drawn)}
@@ -120,7 +141,24 @@ def claim(c: sa.Connection, now: float, name: str, count: int, lease_seconds: fl
             left_clip=clips[row.right if row.flipped else row.left],
             right_clip=clips[row.left if row.flipped else row.right],
         )
-        for row in rows[:room]
+        for row in rows
+    ]
+
+
+def lessons(c: sa.Connection, now: float, name: str, count: int) -> list[Lesson]:
+    """Queries whose right answer is known and explained, for an annotator to practise on; nobody is kept from them."""
+    explained = (query.c.gold.isnot(None), query.c.gold_why != "", query.c.drawn, query.c.status != FLAGGED)
+    numbers = c.execute(sa.select(query.c.id).where(*explained).order_by(query.c.id).limit(count)).scalars().all()
+    mine = showing.c.query.in_(numbers) & (showing.c.annotator == name) & (showing.c.purpose == PRACTICE)
+    shown_before = set(c.execute(sa.select(showing.c.query).where(mine)).scalars())
+    for number in numbers:
+        if number not in shown_before:
+            flipped = bool(np.random.default_rng([zlib.crc32(name.encode()), number]).random() < 0.5)
+            _show(c, number, name, PRACTICE, flipped, now, now)
+    rows = list(c.execute(_as_shown().where(mine).order_by(query.c.id)))
+    right = [exchanged(Choice(row.gold)) if row.flipped else Choice(row.gold) for row in rows]
+    return [
+        Lesson(claim, choice, row.gold_why) for claim, choice, row in zip(_claims(c, rows), right, rows, strict=True)
     ]
 
 
@@ -141,16 +179,17 @@ def ended(c: sa.Connection, number: int) -> None:
     c.execute(showing.update().where(showing.c.id == number).values(done=True))
 
 
-_WITH_QUERY = (showing.c.id.label("showing"), showing.c.purpose, showing.c.flipped, query)
+def _as_shown() -> "sa.Select[Any]":
+    columns = (showing.c.id.label("showing"), showing.c.purpose, showing.c.flipped, query)
+    return sa.select(*columns).join(query, query.c.id == showing.c.query)
 
 
 def _held(now: float, name: str) -> "sa.Select[Any]":
     lent = (query.c.status == OPEN) & (query.c.lease_holder == name) & (query.c.lease_until > now)
     mine = (showing.c.annotator == name) & sa.not_(showing.c.done) & (showing.c.until > now) & query.c.drawn
     return (
-        sa.select(*_WITH_QUERY)
-        .join(query, query.c.id == showing.c.query)
-        .where(mine, sa.or_(showing.c.purpose != LABEL, lent))
+        _as_shown()
+        .where(mine, showing.c.purpose != PRACTICE, sa.or_(showing.c.purpose != LABEL, lent))
         .order_by(query.c.disagreement.desc(), query.c.id, showing.c.id)
         .with_for_update(key_share=True, of=query)
     )
@@ -165,8 +204,10 @@ def _quota_left(c: sa.Connection, name: str) -> int:
 
 
 def answers_given(c: sa.Connection, name: str) -> int:
-    """Answers of an annotator that they have not taken back, for whatever purpose they were shown."""
-    given = sa.select(sa.func.count()).where(event.c.teacher == name, event.c.kind.in_(CHOICES), stands())
+    """Answers of an annotator that they have not taken back, for whatever purpose they were shown but practice."""
+    given = sa.select(sa.func.count()).where(
+        event.c.teacher == name, event.c.kind.in_(CHOICES), event.c.purpose != PRACTICE, stands()
+    )
     return c.execute(given).scalar() or 0
 
 
@@ -188,9 +229,7 @@ def _lend_one(c: sa.Connection, now: float, name: str, until: float, checks: Che
     if number is None:
         return None
     made = _show(c, number, name, purpose, flipped, now, until)
-    return c.execute(
-        sa.select(*_WITH_QUERY).join(query, query.c.id == showing.c.query).where(showing.c.id == made)
-    ).one()
+    return c.execute(_as_shown().where(showing.c.id == made)).one()
 
 
 def _show(c: sa.Connection, number: int, name: str, purpose: str, flipped: bool, now: float, until: float) -> int:
@@ -205,7 +244,8 @@ def _lend_free(c: sa.Connection, now: float, name: str, until: float) -> int | N
     theirs = sa.exists().where(
         event.c.query == query.c.id,
         event.c.teacher == name,
-        sa.or_(event.c.kind.in_([SKIP, FLAG]), event.c.kind.in_(CHOICES) & stands()),
+        event.c.kind.in_([SKIP, FLAG, *CHOICES]),
+        stands(),
     )
     best = (
         sa.select(query.c.id)
@@ -244,7 +284,7 @@ def _known(name: str) -> "sa.Select[Any]":
     answered = sa.exists().where(event.c.query == query.c.id, event.c.teacher == name)
     return (
         sa.select(query.c.id)
-        .where(query.c.gold.isnot(None), query.c.drawn, ~seen, ~answered)
+        .where(query.c.gold.isnot(None), query.c.drawn, query.c.status != FLAGGED, ~seen, ~answered)
         .order_by(query.c.id)
         .limit(1)
     )

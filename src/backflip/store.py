@@ -23,7 +23,7 @@ from backflip.database import StoreError
 from backflip.preferences import Changes, Choice, Comparisons, Preference, Query
 from backflip.schema import LARGEST_NUMBER, OPEN, as_query, chunks, meta, query
 from backflip.segments import Segments
-from backflip.showings import Checks, Claim, Showing
+from backflip.showings import Checks, Claim, Lesson, Showing
 from backflip.standing import Counts
 
 LEASE_SECONDS = 120.0
@@ -247,6 +247,11 @@ class Store:
         with self.transaction() as c:
             return showings.claim(c, self.clock(), annotator, count, lease_seconds, checks or Checks())
 
+    def lessons(self, annotator: str, count: int) -> list[Lesson]:
+        """The first queries whose right answer is known and explained, to practise on; they are no part of D."""
+        with self.transaction() as c:
+            return showings.lessons(c, self.clock(), annotator, count)
+
     def shown(self, number: int, annotator: str) -> Showing:
         """What an annotator was shown under a number.
 
@@ -307,10 +312,10 @@ class Store:
             return new
 
     def undo(self, uuid: str, annotator: str, undone: str) -> int | None:
-        """Take back one's own answer and return the number under which one is shown its query again.
+        """Take back one's own answer, skip or flag; return the number under which one is shown its query again.
 
         Where others answered the query as often as was wanted, it is not opened again.
-        None if there is nothing to take back: the answer was superseded already, or this undo was stored before.
+        None if there is nothing to take back: it was superseded already, or this undo was stored before.
 
         Raises:
             StoreError: no such answer of this annotator.
@@ -415,6 +420,7 @@ __all__ = [
     "Claim",
     "Counts",
     "Instruction",
+    "Lesson",
     "Role",
     "Showing",
     "Store",

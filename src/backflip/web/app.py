@@ -34,6 +34,8 @@ MIME = {
     ".svg": "image/svg+xml",
 }
 NEWEST_GIVEN = 8
+LESSONS = 10
+"""Pairs of a practice round at most: a minute's work."""
 MOST_ROUNDS = 20
 """How many times to look for replacements of pairs that cannot be shown, in one request."""
 _CLIP = re.compile(r"[0-9a-f]{64}")
@@ -153,6 +155,7 @@ def next_pairs(
     accounts = here.store.accounts()
     checks = here.people.checks(are_several(accounts))
     pairs, passed_over = _claim(here, visitor.annotator, count, held, checks)
+    read = here.store.instructed()
     return m.Next(
         run=here.name,
         you=m.You(
@@ -162,6 +165,7 @@ def next_pairs(
             quota=next((account.quota for account in accounts if account.name == visitor.annotator), None),
         ),
         settings=m.Task.model_validate(here.run.settings),
+        instruction=None if read is None else read.id,
         pairs=pairs,
         counts=_counts(here.store),
         now=_outside(here.run),
@@ -170,13 +174,27 @@ def next_pairs(
     )
 
 
+@labelling.get("/practice")
+def practice(here: Here, visitor: Visitor) -> m.Practice:
+    """Pairs whose right answer is known, with an explanation each."""
+    lessons = []
+    for lesson in here.store.lessons(visitor.annotator, LESSONS):
+        try:
+            shown = _pair(here.run.clips, lesson.shown)
+        except (OSError, ValidationError) as error:
+            _log.warning("query %d is no lesson, a clip of it cannot be shown: %s", lesson.shown.query.id, error)
+        else:
+            lessons.append(m.Lesson(**dict(shown), answer=lesson.right, why=lesson.why))
+    return m.Practice(lessons=lessons)
+
+
 @labelling.post("/answer")
 def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
     """Store a choice; it is on the disk before this returns."""
     showing = _shown(here.store, given.showing, visitor)
     choice = showing.meant(given.choice)
     preference = Preference(given.uuid, showing.query, choice, visitor.annotator, given.seconds)
-    details = given.model_dump(include={"loops", "swap_ms", "prefetched"}, exclude_none=True)
+    details = given.model_dump(exclude={"uuid", "showing", "choice", "seconds"}, exclude_none=True)
     new = here.store.answer(preference, details, showing)
     return m.Saved(duplicate=not new, counts=_counts(here.store))
 
@@ -201,7 +219,7 @@ def flag(here: Here, visitor: Visitor, given: m.Flag) -> m.Saved:
 
 @labelling.post("/undo")
 def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
-    """Take back one's own answer."""
+    """Take back one's own answer, skip or flag."""
     showing = here.store.undo(given.uuid, visitor.annotator, given.undone)
     return m.Undone(showing=showing, counts=_counts(here.store))
 
@@ -301,6 +319,7 @@ def _outside(run: RunDir) -> m.Outside:
     return m.Outside(
         act=m.Acting.model_validate(run.told("act")),
         ask=m.Due.model_validate(run.told("ask")),
+        fit=m.Learned.model_validate(run.told("fit")),
         run=m.Whole.model_validate(run.told("run")),
         time=time.time(),
     )

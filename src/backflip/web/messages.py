@@ -1,15 +1,25 @@
 """What the page and the server say to each other; everything that comes in is checked here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
 from backflip.preferences import Choice
 from backflip.store import Role
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ShowingNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
-Amount = Annotated[FiniteFloat, Field(ge=0, le=1e6)]
+MOST = 1e6
+"""Seconds, rounds or milliseconds; no measurement of a page is larger."""
+
+
+def _measured(value: Any) -> Any:
+    """None for a number that nothing measures: a clock that jumped is no reason to refuse an answer."""
+    return None if isinstance(value, int | float) and not 0 <= value <= MOST else value
+
+
+Measured = Annotated[Annotated[FiniteFloat, Field(ge=0, le=MOST)] | None, BeforeValidator(_measured)]
+"""How something went, as far as the page could tell; a measurement that failed is None, and no judgement of anybody."""
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -31,13 +41,20 @@ class Answer(Sent):
     uuid: Uuid
     showing: ShowingNumber
     choice: Choice
-    seconds: Amount | None = None
-    """From the first frame seen to the answer, while the page was visible."""
-    loops: Amount | None = None
+    seconds: Measured = None
+    """From the first frame seen to the answer, while the page was visible and nothing lay over it."""
+    loops: Measured = None
     """How often the clips had run by then; below 1, not even once to the end."""
-    swap_ms: Amount | None = None
+    speed: Measured = None
+    """How fast they ran at the end; 1 is as it happened."""
+    paused: bool | None = None
+    """Whether they stood still at the end."""
+    swap_ms: Measured = None
     """From the key that brought the pair to its first frame on the screen."""
     prefetched: bool | None = None
+    by: Literal["key", "button", "swipe"] | None = None
+    view: Literal["beside", "stacked"] | None = None
+    """How the two clips lay; stacked, the left one is above."""
 
 
 class Skip(Sent):
@@ -86,6 +103,20 @@ class Pair(BaseModel):
     showing: int
     left: Clip
     right: Clip
+
+
+class Lesson(Pair):
+    """A pair to practise on."""
+
+    answer: Choice
+    """Which is right, of the sides as they are shown."""
+    why: str
+
+
+class Practice(BaseModel):
+    """What there is to practise on; none where nobody has explained any answers."""
+
+    lessons: list[Lesson]
 
 
 class Counts(BaseModel):
@@ -181,11 +212,20 @@ class Due(_Told):
     due: float | None = None
 
 
+class Learned(_Told):
+    """What annotators know of r̂: that it learns from them, and not what."""
+
+    state: str | None = None
+    comparisons: float | None = None
+    time: float | None = None
+
+
 class Outside(BaseModel):
     """Whether the run goes on, and the server's clock; nothing that could tell an annotator what is hoped for."""
 
     act: Acting
     ask: Due
+    fit: Learned
     run: Whole
     time: float
 
@@ -207,6 +247,8 @@ class Next(BaseModel):
     run: str
     you: You
     settings: Task
+    instruction: int | None
+    """The version of what annotators read now; its text is elsewhere."""
     pairs: list[Pair]
     counts: Counts
     now: Outside

@@ -1,37 +1,49 @@
 // The labelling page: one pair at a time, one key an answer, the next pair on the screen with the key.
 
+import { Guide } from "./guide.js";
+import { Keys } from "./keys.js";
+import { Look } from "./look.js";
+import { isLockedOut, learnedWords, lostWords, overWords, waitingWords } from "./notices.js";
 import { Player } from "./player.js";
-import { Outbox, Pairs, Refused, Shelf, call, decode, outline, release, sleep, uuid } from "./queue.js";
-import { OVER, amount, choiceSeen, isNumber, many, policyLine } from "./words.js";
+import { Playing } from "./playing.js";
+import { Round } from "./practice.js";
+import { Later, Outbox, Pairs, Shelf, call, decode, outline, release, sleep, uuid } from "./queue.js";
+import { Remap } from "./remap.js";
+import { Chime, Rest } from "./rest.js";
+import { listenForSwipes } from "./swipe.js";
+import { Tally } from "./tally.js";
+import { OVER, choiceSeen, duration, many, setText } from "./words.js";
 
-const MIN_VIEW_MS = 400; // an answer sooner than this was not looked at
 const UNDOABLE = 10;
-const RECENT = 50; // answers that the median is taken over
 const SHOW_WAITING_MS = 250; // an answer on its way for less is not worth a word
-const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "equal", ArrowDown: "incomparable" };
+const CHIME_AFTER_MS = 3000; // who waited for less has not gone away
+const SWIPES = { left: "left", right: "right", up: "equal", down: "incomparable" }; // as the arrow keys
 const FIGURES = { left: ["left-clip"], right: ["right-clip"], equal: ["left-clip", "right-clip"], incomparable: [] };
+const WENT = { skip: "skipped it", flag: "flagged it" };
 
 const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor(first) {
     this.shelf = new Shelf(first.run);
-    this.history = this.shelf.read("history", []); // {uuid, choice, pair}, newest last
-    this.recent = []; // seconds per answer
+    this.history = this.shelf.read("history", []); // {uuid, choice (or skip, flag), pair}, newest last
     this.current = null; // the pair on the screen
     this.previous = null; // the one before, still decoded, for a quick undo
-    this.undoing = null; // the query of a pair that is being brought back
-    this.swap = {}; // how the current pair came to the screen
-    this.hiddenMs = 0;
+    this.undoing = null; // the number of a pair that is being brought back
+    this.round = null; // of practice, while there is one
     this.news = first;
     this.countsFrom = 0;
     this.lost = null;
+    this.waitsSince = null;
 
     this.player = new Player([$("left-clip"), $("right-clip")]);
-    this.setPaused(matchMedia("(prefers-reduced-motion: reduce)").matches);
+    this.look = new Look(this.player);
+    this.rest = new Rest();
+    this.tally = new Tally(this.shelf);
+    this.playing = new Playing(this.player);
     this.outbox = new Outbox(this.shelf, {
       onchange: () => this.drawSaved(),
-      onsaved: (reply) => this.hear(reply),
+      onsaved: (reply, entry) => this.hear(reply, entry),
       onrefused: (entry, sentence) => this.say(`An answer was refused: ${sentence}`),
     });
     this.pairs = new Pairs({
@@ -49,84 +61,81 @@ class Page {
   }
 
   listen() {
-    addEventListener("keydown", (event) => this.onkey(event));
-    for (const button of document.querySelectorAll("[data-choice]")) {
-      this.onclick(button, (event) => this.answer(button.dataset.choice, event));
-    }
-    this.onclick($("undo"), (event) => this.undo(event));
-    this.onclick($("skip"), (event) => this.skip(event));
-    this.onclick($("pause"), () => this.setPaused(!this.player.paused));
-    let hiddenAt = 0;
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden) hiddenAt = performance.now();
-      else if (hiddenAt) this.hiddenMs += performance.now() - Math.max(hiddenAt, this.player.painted ?? 0);
+    const everywhere = new Shelf("everywhere"); // what belongs to the person rather than to the run
+    this.chime = new Chime(everywhere);
+    this.keys = new Keys(everywhere, (action, event) => this.do(action, event, "key"));
+    this.guide = new Guide(this.shelf, {
+      keys: this.keys,
+      remap: new Remap(this.keys),
+      chime: this.chime,
+      oncover: (covered) => this.cover(covered),
+      onpractice: () => this.practise(),
     });
-  }
-
-  onclick(button, act) {
-    button.addEventListener("click", (event) => {
-      if (event.detail > 0) button.blur(); // after the mouse, the space bar shall pause, not press it again
-      act(event);
-    });
-  }
-
-  onkey(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const onButton = event.target instanceof HTMLButtonElement || event.target instanceof HTMLAnchorElement;
-    if (onButton && (key === " " || key === "Enter")) {
-      if (event.repeat) event.preventDefault(); // a held key is one answer
-      return;
+    for (const button of document.querySelectorAll("[data-choice], [data-action]")) {
+      button.addEventListener("click", (event) => {
+        if (event.detail > 0) button.blur(); // after the mouse, the space bar shall pause, not press it again
+        this.do(button.dataset.choice ?? button.dataset.action, event, "button");
+      });
     }
-    const act =
-      key in KEYS ? () => this.answer(KEYS[key], event)
-      : key === "u" || key === "Backspace" ? () => this.undo(event)
-      : key === "s" ? () => this.skip(event)
-      : key === " " ? () => this.setPaused(!this.player.paused)
-      : null;
-    if (act === null) return;
-    event.preventDefault(); // arrows and space would scroll
-    if (!event.repeat) act();
+    $("rest-over").addEventListener("click", () => ($("rest").hidden = true));
+    listenForSwipes($("stage"), {
+      onmove: (direction) => this.drawSwipe(direction),
+      onswipe: (direction, event) => this.do(SWIPES[direction], event, "swipe"),
+    });
+    setInterval(() => this.drawUndo(), 1000);
   }
 
   // ---- what the person does
 
-  /** Whether the pair has been on the screen for long enough to be judged. */
-  get seen() {
-    return this.current !== null && this.player.painted !== null && performance.now() - this.player.painted >= MIN_VIEW_MS;
+  do(action, event, by) {
+    if (action in FIGURES) this.answer(action, event, by);
+    else if (action === "undo") this.undo(event);
+    else if (action === "skip" || action === "flag") this.leave(action, event);
+    else if (action === "help") this.guide.open();
+    else this.playing.do(action);
   }
 
-  answer(choice, event) {
-    if (!this.seen) return;
-    const seconds = Math.max(0, performance.now() - this.player.painted - this.hiddenMs) / 1000;
-    const given = { uuid: uuid(), showing: this.current.showing, choice, seconds: round(seconds), loops: round(this.player.loops), ...this.swap };
-    this.history = [...this.history, { uuid: given.uuid, choice, pair: outline(this.current) }].slice(-UNDOABLE);
-    this.recent = [...this.recent, seconds].slice(-RECENT);
-    this.advance(event.timeStamp);
-    this.outbox.put("/api/answer", given);
-    this.shelf.write("history", this.history);
-    this.countToday(1);
+  answer(choice, event, by) {
+    if (!this.look.enough) return;
+    if (this.round) {
+      this.round.answer(choice, this.look.facts(by));
+      return;
+    }
+    if (this.current === null) return;
+    const given = { uuid: uuid(), showing: this.current.showing, choice, ...this.look.facts(by) };
+    this.tally.answered(given.seconds, performance.now());
+    this.done(given, choice, event, "/api/answer", 1);
     this.flash(choice);
     this.say(`You said ${choiceSeen(choice)}.`);
-    this.drawCounts();
+    if (this.rest.answered(performance.now())) $("rest").hidden = false;
   }
 
-  skip(event) {
-    if (!this.seen) return;
-    const skipped = { uuid: uuid(), showing: this.current.showing };
+  /** Skip a pair, for others to answer; or flag it, so that nobody is shown it. */
+  leave(how, event) {
+    if (!this.look.enough || this.round || this.current === null) return;
+    this.done({ uuid: uuid(), showing: this.current.showing }, how, event, `/api/${how}`, 0);
+    this.say(how === "skip" ? "Skipped; somebody else may get it." : "Flagged; nobody is shown that pair any more. Undo takes it back.");
+  }
+
+  /** On to the next pair; then what became of this one goes on its way. */
+  done(body, choice, event, path, worth) {
+    this.history = [...this.history, { uuid: body.uuid, choice, pair: outline(this.current), at: Date.now() }].slice(-UNDOABLE);
     this.advance(event.timeStamp);
-    this.outbox.put("/api/skip", skipped);
-    this.say("Skipped; somebody else may get it.");
+    this.outbox.put(path, body, worth);
+    this.shelf.write("history", this.history);
+    this.tally.count(worth);
+    this.drawCounts();
   }
 
   async undo(event) {
     const last = this.history.at(-1);
-    if (!last || this.undoing !== null) return;
+    if (!last || this.undoing !== null || this.round) return;
+    const worth = last.choice in WENT ? 0 : -1;
     this.history = this.history.slice(0, -1);
     this.shelf.write("history", this.history);
     this.undoing = last.pair.showing;
-    this.outbox.put("/api/undo", { uuid: uuid(), undone: last.uuid });
-    this.countToday(-1);
+    this.outbox.put("/api/undo", { uuid: uuid(), undone: last.uuid }, worth);
+    this.tally.count(worth);
     if (this.current !== null) this.pairs.putBack(this.current);
     this.current = null;
     document.body.dataset.showing = ""; // the old pair stays in sight until the other is there, but takes no answer
@@ -141,14 +150,37 @@ class Page {
     this.undoing = null;
     if (pair === null) this.settle();
     else this.show(pair, event.timeStamp);
-    this.say(`Taken back: you had said ${choiceSeen(last.choice)}.`);
+    this.say(`Taken back: you had ${WENT[last.choice] ?? `said ${choiceSeen(last.choice)}`}.`);
   }
 
-  setPaused(paused) {
-    this.player.paused = paused;
-    $("pause").setAttribute("aria-pressed", String(paused));
-    $("pause").querySelector("span").textContent = paused ? "Play" : "Pause";
-    $("stage").classList.toggle("paused", paused);
+  /** A dialog lies over the clips, or does not any more: they stand still meanwhile, and no time is counted. */
+  cover(covered) {
+    this.look.cover("dialog", covered);
+    this.player.held = covered;
+    if (covered) {
+      performance.clearMarks("shown");
+      return;
+    }
+    this.player.restart();
+    if (this.current !== null) this.mark(this.current, performance.now());
+  }
+
+  async practise() {
+    if (this.round) return;
+    this.round = new Round({
+      show: (lesson) => this.present(lesson, null),
+      send: (body) => this.outbox.put("/api/answer", body),
+      end: (whole) => {
+        this.round = null;
+        if (this.current === null) this.settle();
+        else this.present(this.current, null);
+        this.drawNews();
+        this.say(whole ? "From here on your answers count." : "");
+      },
+    });
+    this.drawState();
+    await this.round.begin();
+    this.drawNews();
   }
 
   // ---- which pair is on the screen
@@ -163,6 +195,7 @@ class Page {
 
   /** Show a pair if there is none on the screen and one is ready. */
   settle(since) {
+    if (this.round) return;
     if (this.over) {
       if (this.current !== null) this.pairs.putBack(this.current);
       this.current = null;
@@ -174,21 +207,27 @@ class Page {
   }
 
   show(pair, since) {
-    const prefetched = since !== undefined;
     this.current = pair;
-    this.hiddenMs = 0;
-    this.swap = { prefetched };
-    performance.clearMarks("shown");
+    this.present(pair, since !== undefined).then((painted) => {
+      if (this.current !== pair || since === undefined) return;
+      this.look.swapped(painted - since);
+      performance.clearMeasures("swap");
+      if (painted >= since) performance.measure("swap", { start: since, end: painted });
+    });
+  }
+
+  present(pair, prefetched) {
+    this.look.begin(prefetched);
     const shown = this.player.show([pair.left, pair.right]);
     this.drawState();
-    shown.then((painted) => {
-      if (this.current !== pair) return;
-      performance.mark("shown", { startTime: painted, detail: pair.showing });
-      if (!prefetched) return;
-      this.swap.swap_ms = round(Math.max(0, painted - since));
-      performance.clearMeasures("swap");
-      performance.measure("swap", { start: since, end: painted });
-    });
+    shown.then((painted) => !this.look.covered && this.mark(pair, painted));
+    return shown;
+  }
+
+  /** For whoever measures the page from outside: since when a pair is in sight. */
+  mark(pair, startTime) {
+    performance.clearMarks("shown");
+    performance.mark("shown", { startTime, detail: pair.showing });
   }
 
   // ---- what the server says
@@ -197,18 +236,19 @@ class Page {
     return OVER.includes(this.news.now.run.state);
   }
 
-  hear(reply) {
+  hear(reply, { worth }) {
     this.lost = null;
     this.countsFrom = performance.now();
     this.news.counts = reply.counts;
+    if (!reply.duplicate) this.news.you.given += worth ?? 0;
     this.drawCounts();
     this.drawSaved();
   }
 
   hearNews(reply, started) {
     this.lost = null;
-    const counts = started < this.countsFrom ? this.news.counts : reply.counts; // an answer may have been quicker
-    this.news = { ...reply, counts };
+    const { counts, you } = started < this.countsFrom ? this.news : reply; // an answer may have been quicker
+    this.news = { ...reply, counts, you };
     this.pairs.wanted = !this.over;
     if (reply.passed_over) this.sayBroken();
     this.settle();
@@ -224,46 +264,65 @@ class Page {
   // ---- drawing
 
   drawState() {
-    const showing = this.current !== null;
-    const state = showing ? "showing" : this.over ? "over" : "waiting";
+    const showing = this.current !== null || this.round !== null;
+    const state = this.round ? "practice" : showing ? "showing" : this.over ? "over" : "waiting";
+    this.callBack(state);
     document.body.dataset.state = state;
-    document.body.dataset.showing = this.current?.showing ?? "";
+    document.body.dataset.showing = this.round ? "" : (this.current?.showing ?? "");
     $("stage").hidden = !showing;
     $("notice").hidden = showing;
+    $("practice").hidden = this.round === null;
     if (!showing && this.undoing === null) this.player.clear();
-    for (const button of document.querySelectorAll("[data-choice], #skip, #pause")) button.disabled = !showing;
-    $("undo").disabled = this.history.length === 0;
-    $("ready").textContent = showing ? `${many(this.pairs.size, "pair")} ready` : "";
+    for (const button of document.querySelectorAll("[data-choice], .playing button")) button.disabled = !showing;
+    for (const id of ["skip", "flag"]) $(id).disabled = !showing || this.round !== null;
+    setText("ready", showing && !this.round ? `${many(this.pairs.size, "pair")} ready` : "");
     if (!showing) this.drawNotice(state);
+    this.drawUndo();
+  }
+
+  /** Who waited for long may have gone away: call them back. */
+  callBack(state) {
+    if (state === "waiting") this.waitsSince ??= performance.now();
+    if (state !== "showing" || this.waitsSince === null) return;
+    if (performance.now() - this.waitsSince > CHIME_AFTER_MS) {
+      this.chime.ring();
+      this.say("There are pairs again.");
+    }
+    this.waitsSince = null;
   }
 
   drawNotice(state) {
     const [title, text] = state === "over" ? overWords(this.news, this.outbox.size) : this.lost ? lostWords(this.lost) : waitingWords(this.news);
-    setText($("notice-title"), title);
-    setText($("notice-text"), text);
+    setText("notice-title", title);
+    setText("notice-text", text);
   }
 
   drawNews() {
-    const { settings, now } = this.news;
-    setText($("task"), settings.task);
-    const [, question, criteria] = /^(.*?[?.])\s+(.+)$/s.exec(settings.question) ?? [null, settings.question, ""];
-    setText($("question"), question || "Which clip is better?");
-    setText($("criteria"), criteria);
+    const { settings, you } = this.news;
+    setText("task", settings.task);
+    const [, question, criteria] = /^(.*?[?.])\s+(.+)$/s.exec(this.round?.question ?? settings.question) ?? [null, settings.question, ""];
+    setText("question", question || "Which clip is better?");
+    setText("criteria", criteria);
     document.title = settings.task ? `${settings.task} · backflip` : "backflip";
-    const [line, kind] = policyLine(now);
-    setText($("policy"), line);
-    $("policy-dot").dataset.kind = kind;
+    setText("annotator", you.name === "you" ? "" : you.name);
+    setText("learned", learnedWords(this.news));
+    $("to-run").hidden = you.role === "label";
+    this.guide.hear(this.news);
     this.drawCounts();
     this.drawSaved();
     this.drawState();
   }
 
   drawCounts() {
-    setText($("total"), amount(Math.max(0, this.news.counts.labels + this.outbox.answers)));
-    setText($("budget"), isNumber(this.news.settings.labels) ? ` of ${amount(this.news.settings.labels)}` : "");
-    setText($("today"), String(this.today().answers));
-    setText($("median"), this.recent.length ? `${median(this.recent).toFixed(1)} s` : "–");
-    $("undo").disabled = this.history.length === 0;
+    this.tally.draw(this.news, this.outbox.answers);
+    this.drawUndo();
+  }
+
+  drawUndo() {
+    const last = this.history.at(-1);
+    $("undo").disabled = last === undefined || this.round !== null;
+    const what = last && `${last.choice in WENT ? last.choice : choiceSeen(last.choice)}, ${duration(Math.max(0, Date.now() - last.at) / 1000)} ago`;
+    setText("undo-what", last ? ` (${what})` : "");
   }
 
   drawSaved() {
@@ -273,13 +332,20 @@ class Page {
     const { size, state } = this.outbox;
     const waiting = size ? ` · ${size} waiting` : "";
     const saved = (text, kind) => {
-      setText($("saved"), text);
+      setText("saved", text);
       $("saved").dataset.kind = kind;
     };
-    if (state === "locked out" || (this.lost instanceof Refused && this.lost.status === 401)) saved(`link needed${waiting}`, "bad");
-    else if (state === "offline" || this.lost) saved(`offline${waiting}`, "bad");
+    if (state === "locked out" || isLockedOut(this.lost)) saved(`link needed${waiting}`, "bad");
+    else if (state === "offline" || (this.lost && !(this.lost instanceof Later))) saved(`offline${waiting}`, "bad");
     else if (!size) saved("all saved", "ok");
     else this.savedTimer = setTimeout(() => saved(`${size} waiting`, "busy"), SHOW_WAITING_MS);
+  }
+
+  /** What would be answered if the finger went up now. */
+  drawSwipe(direction) {
+    const choice = direction && !$("stage").hidden ? SWIPES[direction] : null;
+    $("swipe").hidden = choice === null;
+    if (choice) setText("swipe", document.querySelector(`[data-choice="${choice}"]`).innerText);
   }
 
   flash(choice) {
@@ -293,59 +359,12 @@ class Page {
   }
 
   say(text) {
-    setText($("last"), text);
+    setText("last", text);
   }
 
   sayBroken() {
     this.say("A clip could not be shown; that pair was passed over.");
   }
-
-  today() {
-    const day = new Date().toLocaleDateString("sv");
-    const kept = this.shelf.read("today", null);
-    return kept?.day === day ? kept : { day, answers: 0 };
-  }
-
-  countToday(change) {
-    const { day, answers } = this.today();
-    this.shelf.write("today", { day, answers: Math.max(0, answers + change) });
-  }
-}
-
-function overWords({ now }, waiting) {
-  const words = { finished: "The run is finished", stopped: "The run has been stopped", failed: "The run has failed" };
-  const why = now.run.message ? `${now.run.message}. `.replace(/\.\. $/, ". ") : "";
-  const saved = waiting ? `${many(waiting, "answer")} of yours ${waiting === 1 ? "is" : "are"} still on the way; leave the page open.` : "every answer of yours is saved.";
-  return [words[now.run.state], `${why}Thank you: ${saved} If the run goes on, so does this page, by itself.`];
-}
-
-function lostWords(error) {
-  if (error instanceof Refused && error.status === 401) {
-    return ["This page needs its link again", "Open the link that backflip printed. Answers that were not sent yet are kept in this browser."];
-  }
-  return ["The server does not answer", "Answers that were not sent yet are kept in this browser. The page goes on by itself as soon as the server is back."];
-}
-
-function waitingWords({ counts, now, undrawn }) {
-  const title = "The agent is making new clips…";
-  if (undrawn > 0) return [title, `${many(undrawn, "clip")} of the next pairs ${undrawn === 1 ? "is" : "are"} being drawn. The page goes on by itself.`];
-  if (counts.asked === 0) return [title, "It is trying things out for the first time; the first pairs come as soon as it has done enough to compare. The page goes on by itself."];
-  if (isNumber(now.ask.due) && counts.labels >= now.ask.due) {
-    return ["Nothing to ask right now", `You have given ${many(counts.labels, "answer")}, all that the schedule wants so far. It asks again when the policy has learned from them; the page goes on by itself.`];
-  }
-  return [title, "You have answered everything there is. New pairs come as the policy tries new things; the page goes on by itself."];
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-const round = (value) => Math.round(value * 1000) / 1000;
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 /** The page needs to know the run before it may send what an earlier visit left behind. */
@@ -357,8 +376,8 @@ async function start() {
       const [title, text] = lostWords(error);
       $("notice").hidden = false;
       $("stage").hidden = true;
-      setText($("notice-title"), title);
-      setText($("notice-text"), text);
+      setText("notice-title", title);
+      setText("notice-text", text);
       await sleep(1000);
     }
   }

@@ -35,6 +35,8 @@ export class Player {
 
   constructor(figures) {
     this.paused = false;
+    this.held = false; // by the page, whatever the person wants
+    this.speed = 1; // of what happened
     this.#sides = figures.map((figure) => {
       const canvas = figure.querySelector("canvas");
       return { figure, canvas, context: canvas.getContext("2d", { alpha: false }), bar: figure.querySelector(".progress i"), clip: null, frame: -1 };
@@ -78,6 +80,22 @@ export class Player {
     for (const side of this.#sides) side.clip = null;
   }
 
+  /** Show the same pair from its beginning again. */
+  restart() {
+    this.#time = 0;
+    if (this.#sides[0].clip) this.#draw();
+  }
+
+  /** Go so many frames of the quicker clip on, or back; after the last comes the first. */
+  step(frames) {
+    if (!this.#sides[0].clip) return;
+    const frame = 1000 / Math.max(...this.#sides.map((side) => side.clip.fps));
+    const count = Math.max(1, Math.round(this.#length() / frame));
+    const now = Math.min(count - 1, Math.floor(this.#time / frame + 1e-6));
+    this.#time = ((((now + frames) % count) + count) % count) * frame;
+    this.#draw();
+  }
+
   /** When the pair's first frame was on the screen; null before. */
   get painted() {
     return this.#painted;
@@ -94,7 +112,7 @@ export class Player {
 
   #tick(now) {
     if (this.#sides[0].clip) {
-      if (!this.paused && this.#before !== null) this.#time += Math.min(now - this.#before, 250); // a hidden page stood still
+      if (!this.paused && !this.held && this.#before !== null) this.#time += this.speed * Math.min(now - this.#before, 250); // a hidden page stood still
       this.#before = now;
       const length = this.#length();
       if (this.#time >= length + END_PAUSE_MS) {

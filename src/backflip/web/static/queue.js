@@ -7,6 +7,10 @@ const PATIENCE_MS = 15000; // a server that says nothing for so long is asked ag
 const POLL_MS = 1000; // how often to look for pairs when there are none
 const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
 const RETRY_MS = [300, 700, 1500, 2000];
+const MOST_PATIENT_S = 60;
+const LATER = [429, 503]; // too much at once; the store cannot be used just now
+const FINAL = [409, 422]; // it contradicts what is stored, or is no answer: sending it again would not help
+const LOCKED_OUT = [401, 403]; // another link may help
 
 /** A random UUID; crypto.randomUUID is missing on plain http from another machine. */
 export function uuid() {
@@ -24,10 +28,15 @@ export class Refused extends Error {
   }
 }
 
-const LATER = [408, 425, 429]; // "not now": what was sent is as good as ever
-const SHUT_OUT = [401, 403]; // who is sent a new link goes on, and so do the answers
+/** The server did nothing, and says in how many seconds to try again. */
+export class Later extends Error {
+  constructor(seconds, message) {
+    super(message);
+    this.seconds = seconds;
+  }
+}
 
-/** Ask the server; throws Refused for a 4xx that says no, any other error means "try again". */
+/** Ask the server; throws Refused for a 4xx, Later where it says so; any other error means "try again" as well. */
 export async function call(path, body) {
   const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" };
   if (body !== undefined) {
@@ -43,7 +52,11 @@ export async function call(path, body) {
     const { detail } = JSON.parse(text);
     sentence = typeof detail === "string" ? detail : JSON.stringify(detail);
   } catch {} // a plain sentence
-  if (response.status >= 400 && response.status < 500 && !LATER.includes(response.status)) throw new Refused(response.status, sentence);
+  if (LATER.includes(response.status)) {
+    const seconds = Number(response.headers.get("retry-after"));
+    throw new Later(seconds > 0 ? Math.min(seconds, MOST_PATIENT_S) : 1, sentence);
+  }
+  if (response.status >= 400 && response.status < 500) throw new Refused(response.status, sentence);
   throw new Error(sentence);
 }
 
@@ -61,10 +74,14 @@ export class Shelf {
       return otherwise;
     }
   }
+  /** Keep a value; false if this browser does not. */
   write(key, value) {
     try {
       localStorage.setItem(this.prefix + key, JSON.stringify(value));
-    } catch {}
+      return true;
+    } catch {
+      return false;
+    }
   }
   remove(key) {
     try {
@@ -80,9 +97,9 @@ export class Shelf {
   }
 }
 
-/** Answers, skips and undos on their way, in order, each under its UUID until the server has it. */
+/** Answers, skips, flags and undos on their way, in order, each under its UUID until the server has it. */
 export class Outbox {
-  #waiting = []; // {key, path, body}
+  #waiting = []; // {key, path, body, worth, kept}
   #shelf;
   #sending = false;
   #wake = null;
@@ -92,12 +109,15 @@ export class Outbox {
   constructor(shelf, { onchange, onsaved, onrefused }) {
     this.#shelf = shelf;
     Object.assign(this, { onchange, onsaved, onrefused });
-    this.state = "ok"; // ok | offline | locked out
+    this.state = "ok"; // ok, also where the server wants a moment | offline | locked out
     for (const key of shelf.keys("outbox/")) {
       const entry = shelf.read(key, null);
-      if (entry?.path && entry?.body) this.#waiting.push({ key, ...entry });
+      if (entry?.path && entry?.body) this.#waiting.push({ key, kept: true, ...entry });
     }
     addEventListener("online", () => this.#wake?.());
+    addEventListener("beforeunload", (event) => {
+      if (this.#waiting.some((entry) => !entry.kept)) event.preventDefault(); // they are nowhere but in this page
+    });
     this.#send();
   }
 
@@ -112,13 +132,14 @@ export class Outbox {
 
   /** How many more answers there will be once all is sent. */
   get answers() {
-    return this.#waiting.reduce((sum, { path }) => sum + (path.endsWith("answer") ? 1 : path.endsWith("undo") ? -1 : 0), 0);
+    return this.#waiting.reduce((sum, { worth }) => sum + (worth ?? 0), 0);
   }
 
-  put(path, body) {
+  /** Send something, now or as soon as it can be; `worth` is how many more answers there are by it. */
+  put(path, body, worth = 0) {
     const key = `outbox/${String(Date.now()).padStart(15, "0")}-${String(this.#made++).padStart(6, "0")}-${body.uuid}`;
-    this.#shelf.write(key, { path, body });
-    this.#waiting.push({ key, path, body });
+    const kept = this.#shelf.write(key, { path, body, worth });
+    this.#waiting.push({ key, path, body, worth, kept });
     this.onchange(this);
     this.#wake?.();
     this.#send();
@@ -135,13 +156,17 @@ export class Outbox {
         this.#done(entry);
         this.onsaved(reply, entry);
       } catch (error) {
-        if (error instanceof Refused && !SHUT_OUT.includes(error.status)) {
+        if (FINAL.includes(error.status)) {
           this.#done(entry);
           this.onrefused(entry, error.message);
           continue;
         }
-        this.state = error instanceof Refused ? "locked out" : "offline";
+        this.state = LOCKED_OUT.includes(error.status) ? "locked out" : error instanceof Later ? "ok" : "offline";
         this.onchange(this);
+        if (error instanceof Later) {
+          await sleep(1000 * error.seconds);
+          continue;
+        }
         const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
         await Promise.race([sleep(wait), new Promise((resolve) => (this.#wake = resolve))]);
         this.#wake = null;

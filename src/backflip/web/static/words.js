@@ -40,17 +40,8 @@ export const many = (count, noun) => `${amount(count)} ${noun}${count === 1 ? ""
 export const QUIET_SECONDS = 60; // after so long without news a part is said to be quiet
 export const OVER = ["finished", "stopped", "failed"];
 
-/** What the policy is doing, in one line, and how that looks: ok, busy or quiet. Annotators are not told how far it is. */
-export function policyLine(now) {
-  const { act, fit, run } = now;
-  if (OVER.includes(run.state)) return [`The run has ${run.state === "stopped" ? "been stopped" : run.state}.`, "quiet"];
-  if (!act.state && !isNumber(act.steps)) return ["The policy has not started yet.", "busy"];
-  const facts = isNumber(act.steps) ? [`${amount(act.steps)} steps`] : [];
-  const version = act.reward_version ?? fit?.version;
-  if (isNumber(version)) facts.push(`r̂ #${version}`);
-  if (isNumber(fit?.comparisons)) facts.push(`${many(fit.comparisons, "answer")} learned`);
-  const silence = now.time - act.time;
-  const known = facts.join(" · ");
-  if (silence > QUIET_SECONDS) return [`No news from the policy for ${duration(silence)}${known && ` (${known})`}`, "quiet"];
-  return [`The policy is ${act.state ?? "training"}${known && `: ${known}`}`, "ok"];
+/** Put words into an element, unless they are there already: readers that speak would say them again. */
+export function setText(id, text) {
+  const element = document.getElementById(id);
+  if (element.textContent !== text) element.textContent = text;
 }

@@ -1,0 +1,48 @@
+// What the labelling page says where there is no pair to show, and in its corners.
+
+import { Later, Refused } from "./queue.js";
+import { QUIET_SECONDS, amount, duration, isNumber, many } from "./words.js";
+
+const ENDS = { finished: "The run is finished", stopped: "The run has been stopped", failed: "The run has failed" };
+
+export function overWords({ now: { run } }, waiting) {
+  const why = run.message ? `${run.message}. `.replace(/\.\. $/, ". ") : "";
+  const saved = waiting ? `${many(waiting, "answer")} of yours ${waiting === 1 ? "is" : "are"} still on the way; leave the page open.` : "every answer of yours is saved.";
+  return [ENDS[run.state], `${why}Thank you: ${saved} If the run goes on, so does this page, by itself.`];
+}
+
+export function lostWords(error) {
+  if (isLockedOut(error)) {
+    return ["This page needs its link again", "Open the link that backflip printed, or the one you were invited with. Answers that were not sent yet are kept in this browser."];
+  }
+  if (error instanceof Later) return ["One moment", "The server has much to do just now. The page goes on by itself; answers that were not sent yet are kept in this browser."];
+  return ["The server does not answer", "Answers that were not sent yet are kept in this browser. The page goes on by itself as soon as the server is back."];
+}
+
+/** Whether another link is needed. */
+export const isLockedOut = (error) => error instanceof Refused && [401, 403].includes(error.status);
+
+export function waitingWords({ you, counts, now, undrawn }) {
+  const title = "The agent is making new clips…";
+  if (isNumber(you.quota) && you.given >= you.quota) {
+    return ["That was all; thank you", `You have given ${many(you.given, "answer")}, as many as were asked of you. If more are wanted, the page goes on by itself.`];
+  }
+  const silence = isNumber(now.act.time) ? now.time - now.act.time : 0;
+  if (silence > QUIET_SECONDS) {
+    return [title, `Nothing has been heard of it for ${duration(silence)}; whoever runs it should look. The page goes on by itself as soon as there are pairs.`];
+  }
+  if (undrawn > 0) return [title, `${many(undrawn, "clip")} of the next pairs ${undrawn === 1 ? "is" : "are"} being drawn. The page goes on by itself.`];
+  if (counts.asked === 0) return [title, "It is trying things out for the first time; the first pairs come as soon as it has done enough to compare. The page goes on by itself."];
+  if (isNumber(now.ask.due) && counts.labels >= now.ask.due) {
+    return ["Nothing to ask right now", `There are ${many(counts.labels, "answer")}, all that the schedule wants so far. It asks again when the policy has learned from them; the page goes on by itself.`];
+  }
+  return [title, "You have answered everything there is. New pairs come as the policy tries new things; the page goes on by itself."];
+}
+
+/** What the answers have led to: nothing about what r̂ makes of any clip. */
+export function learnedWords({ now: { fit, time } }) {
+  if (fit.state !== "fitting" || !isNumber(fit.comparisons)) return "Nothing has been learned from the answers yet; it begins after the first few.";
+  const ago = isNumber(fit.time) ? time - fit.time : null;
+  const when = ago !== null ? `, last ${ago < 2 ? "just now" : `${duration(ago)} ago`}` : "";
+  return `The agent has learned from ${amount(fit.comparisons)} of the answers so far${when}.`;
+}
