@@ -54,12 +54,13 @@ def test_ci_runs_every_check_that_make_knows() -> None:
 
 
 def test_the_page_is_short() -> None:
-    assert len(README.splitlines()) <= 180
+    assert len(README.splitlines()) <= 160
 
 
 def test_the_tree_has_every_module_and_nothing_else() -> None:
     drawn, folder = set(), ""
-    for line in README.split("    src/backflip/\n")[1].split("\n\n")[0].splitlines():
+    tree = (ROOT / "docs" / "tree.md").read_text()
+    for line in tree.split("    src/backflip/\n")[1].strip("\n").splitlines():
         entry = re.fullmatch(r"      (  )?(\S+)  .*", line)
         assert entry, line
         inside, name = entry.groups()
