@@ -54,7 +54,7 @@ def test_ci_runs_every_check_that_make_knows() -> None:
 
 
 def test_the_page_is_short() -> None:
-    assert len(README.splitlines()) <= 180
+    assert len(README.splitlines()) <= 200
 
 
 def test_the_tree_has_every_module_and_nothing_else() -> None:
