@@ -48,7 +48,7 @@ TRAINED = "cheetah-one-leg"
 
 def checked(store: Store, robots: list[Robot]) -> dict[str, int]:
     """What became of the robots' answers."""
-    with store.engine.connect() as c:
+    with store.reading() as c:
         choice = event.c.kind.in_(CHOICES)
         rows = c.execute(sa.select(event.c.uuid, event.c.query, event.c.kind, event.c.teacher).where(choice)).all()
         shown = {row.id: row for row in c.execute(sa.select(showing))}

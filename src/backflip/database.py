@@ -20,7 +20,7 @@ CONNECT_SECONDS = 10
 """How long PostgreSQL may take to say hello, unless the URL has its own `connect_timeout`."""
 EVENT_LOCK = 0x6261636B
 """Key of the lock that makes events become visible in the order of their numbers on PostgreSQL."""
-_MORE_CONNECTIONS = 40
+_CONNECTIONS = 45
 """A web server answers on 40 threads at once; each has its connection."""
 
 
@@ -37,7 +37,9 @@ def connect(url: str | Path) -> sa.Engine:
     address = _address(str(url))
     if address.get_backend_name() == "sqlite":
         _see_that_it_can_be_written(Path(address.database or ""))
-        engine = sa.create_engine(address, max_overflow=_MORE_CONNECTIONS, connect_args={"timeout": BUSY_SECONDS})
+        engine = sa.create_engine(
+            address, pool_size=_CONNECTIONS, max_overflow=0, connect_args={"timeout": BUSY_SECONDS}
+        )
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -45,7 +47,7 @@ def connect(url: str | Path) -> sa.Engine:
     try:
         engine = sa.create_engine(
             address,
-            max_overflow=_MORE_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
             pool_pre_ping=True,  # a server may have been restarted since
             isolation_level="READ COMMITTED",  # each statement sees what was there when it got its locks
             connect_args=options,

@@ -4,11 +4,10 @@ Answers are events that are only ever added: an undo or a change of mind is a fu
 one. What counts now is whatever no later event supersedes. An answer is on the disk before `answer` returns.
 """
 
-import threading
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from backflip.schema import LARGEST_NUMBER, OPEN, as_query, chunks, meta, query
 from backflip.segments import Segments
 from backflip.showings import Checks, Claim, Lesson, Showing
 from backflip.standing import Counts
+from backflip.transactions import Transactions
 
 LEASE_SECONDS = 120.0
 """How long a query belongs to the page that was shown it, after which somebody else may get it."""
@@ -49,7 +49,7 @@ class Store:
     def __init__(self, url: str | Path, clock: Callable[[], float] = time.time, check: bool = False) -> None:
         self.engine = database.connect(url)
         self.clock = clock
-        self._local = threading.local()
+        self._transactions = Transactions(self.engine)
         try:
             database.create_or_verify(self.engine, check)
         except BaseException:
@@ -60,40 +60,17 @@ class Store:
         """Give back the connections."""
         self.engine.dispose()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
         """All that this thread writes inside becomes visible together, or not at all; joins one already begun.
 
         What was rolled back leaves no trace in SQLite. PostgreSQL never gives the same number twice, so there the
         numbers of segments and queries have gaps afterwards.
         """
-        current: sa.Connection | None = getattr(self._local, "connection", None)
-        with database.translated_errors():
-            if current is not None:
-                yield current
-                return
-            with database.writing(self.engine) as c:
-                self._local.connection = c
-                try:
-                    yield c
-                finally:
-                    self._local.connection = None
+        return self._transactions.writing()
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        current: sa.Connection | None = getattr(self._local, "connection", None)
-        with database.translated_errors():
-            if current is not None:
-                yield current
-                return
-            with self.engine.connect() as c:
-                yield c
-
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection that sees one moment of the store, for functions of the store's modules that have no method."""
-        with self._reading() as c:
-            yield c
+        return self._transactions.reading()
 
     # ---- notes: small values that belong to the run
 
@@ -106,7 +83,7 @@ class Store:
 
     def noted(self, key: str) -> str | None:
         """The value under a key, if any."""
-        with self._reading() as c:
+        with self.reading() as c:
             value: str | None = c.execute(sa.select(meta.c.value).where(meta.c.key == database.storable(key))).scalar()
             return value
 
@@ -125,12 +102,12 @@ class Store:
 
     def recent(self, count: int) -> Segments | None:
         """The newest segments, oldest of them first, without states; None while there are none."""
-        with self._reading() as c:
+        with self.reading() as c:
             return stored_segments.recent(c, count)
 
     def sample(self, rng: np.random.Generator, count: int, among: int) -> Segments | None:
         """`count` segments drawn uniformly from the newest `among`, without states; None while there are none."""
-        with self._reading() as c:
+        with self.reading() as c:
             return stored_segments.sample(c, rng, count, among)
 
     def segments(self, ids: Sequence[int] | Int64[np.ndarray, " n"], states: bool = False) -> Segments:
@@ -139,7 +116,7 @@ class Store:
         Raises:
             StoreError: one of them is not stored (any more).
         """
-        with self._reading() as c:
+        with self.reading() as c:
             return stored_segments.by_id(c, ids, states)
 
     def set_clip(self, segment_id: int, clip: str) -> None:
@@ -149,12 +126,12 @@ class Store:
 
     def has_clip(self, clip: str) -> bool:
         """Whether some segment is drawn under this hash."""
-        with self._reading() as c:
+        with self.reading() as c:
             return stored_segments.has_clip(c, clip)
 
     def drawn(self) -> list[tuple[int, str, bool]]:
         """Number, clip, and whether somebody may be shown it soon, of all segments with a clip; the oldest first."""
-        with self._reading() as c:
+        with self.reading() as c:
             return stored_segments.drawn(c)
 
     def forget_clips(self, ids: Sequence[int]) -> None:
@@ -164,7 +141,7 @@ class Store:
 
     def undrawn(self, limit: int) -> list[int]:
         """Segments of open queries that nobody has drawn yet, those of the best queries first."""
-        with self._reading() as c:
+        with self.reading() as c:
             return open_queries.undrawn(c, limit)
 
     def mark_drawn(self, overlap: float = 0.0) -> int:
@@ -193,7 +170,7 @@ class Store:
 
     def open_queries(self, unclaimed_only: bool = False) -> list[Query]:
         """Queries that wait for an answer, in the order in which they were asked."""
-        with self._reading() as c:
+        with self.reading() as c:
             condition = open_queries.free(self.clock()) if unclaimed_only else query.c.status == OPEN
             return open_queries.waiting(c, condition)
 
@@ -201,7 +178,7 @@ class Store:
         """The queries of these numbers, in the order of their numbers."""
         possible = sorted({i for i in ids if 0 < i <= LARGEST_NUMBER})
         statement = sa.select(query).order_by(query.c.id)
-        with self._reading() as c:
+        with self.reading() as c:
             return [
                 as_query(row) for chunk in chunks(possible) for row in c.execute(statement.where(query.c.id.in_(chunk)))
             ]
@@ -258,7 +235,7 @@ class Store:
         Raises:
             StoreError: they were never shown that.
         """
-        with self._reading() as c:
+        with self.reading() as c:
             return showings.shown(c, number, annotator)
 
     def answer(
@@ -353,17 +330,17 @@ class Store:
 
     def admitted(self, token: str) -> Account | None:
         """Whose token this is; None for nobody's, and for one that was revoked."""
-        with self._reading() as c:
+        with self.reading() as c:
             return accounts.admitted(c, token)
 
     def accounts(self) -> list[Account]:
         """Everybody who was invited."""
-        with self._reading() as c:
+        with self.reading() as c:
             return accounts.accounts(c)
 
     def answers_given(self, annotator: str) -> int:
         """Answers of an annotator that they have not taken back, for whatever purpose they were shown."""
-        with self._reading() as c:
+        with self.reading() as c:
             return showings.answers_given(c, annotator)
 
     def instruct(self, text: str) -> Instruction:
@@ -377,14 +354,14 @@ class Store:
 
     def instructed(self) -> Instruction | None:
         """What annotators read now, if anything was written for them."""
-        with self._reading() as c:
+        with self.reading() as c:
             return accounts.instructed(c)
 
     # ---- what stands
 
     def changes(self, after: int = 0) -> Changes:
         """What the events after number `after` did to D; with 0, the whole of D as new."""
-        with self._reading() as c:
+        with self.reading() as c:
             return standing.changes(c, after)
 
     def comparisons(self) -> Comparisons | None:
@@ -393,12 +370,12 @@ class Store:
 
     def preferences(self, newest: int | None = None) -> list[tuple[Preference, Query]]:
         """The choices that stand, oldest first, each with its query; only the `newest` so many if given."""
-        with self._reading() as c:
+        with self.reading() as c:
             return standing.preferences(c, newest)
 
     def counts(self) -> Counts:
         """How many queries and answers there are now."""
-        with self._reading() as c:
+        with self.reading() as c:
             return standing.counts(c)
 
 
