@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backflip.annotators import Answer, agreement, alpha, evidence, summaries
+from backflip.annotators import Answer, agreement, alpha, evidence, estimated, summaries
 from backflip.preferences import Choice
 from backflip.shares import share, share_of
 
@@ -171,7 +171,7 @@ def test_the_table_tells_a_careful_annotator_from_a_careless_one() -> None:
     for name, wrong in (("careful", 0.03), ("careless", 0.35)):
         right = rng.random(80) >= wrong
         answers += [Answer(name, n, LEFT if r else RIGHT, "gold", gold=LEFT) for n, r in enumerate(right)]
-    careful, careless = (row.error_rate for row in summaries(answers))
+    careful, careless = (row.error_rate for row in summaries(answers, estimated(answers)))
     assert careful is not None
     assert careless is not None
     assert (careful.high or 1) < (careless.low or 0)

@@ -133,3 +133,46 @@ def test_no_pair_is_ever_asked_twice(desk: Desk) -> None:
         desk.answer(OPEN)
     pairs = [tuple(sorted((query.left, query.right))) for _, query in desk.store.preferences()]
     assert len(pairs) == len(set(pairs)) == 40
+
+
+def test_the_page_hears_what_every_member_gives_for_every_step_of_the_clips(desk: Desk) -> None:
+    from backflip.clip_rewards import ClipRewards
+    from backflip.published import Published
+
+    desk.store.add(desk.make_segments(200, lengths=[4, 3] * 100))
+    settle(desk)
+    assert not desk.run.clip_rewards.exists(), "there is no r̂ yet"
+    desk.publish(seed=3)
+    desk.ask._show_from = 0.0
+    desk.ask.step()
+    found = ClipRewards.load(desk.run.clip_rewards)
+    assert (found.version, found.policy_steps, len(found.ids)) == (1, 100, 2 * OPEN)
+    assert found.ids.tolist() == sorted(i for q in desk.store.open_queries() for i in (q.left, q.right))
+    newest = Published(desk.run)
+    newest.refresh()
+    assert newest.ensemble is not None
+    segments = desk.store.segments(found.ids)
+    expected = newest.ensemble.member_rewards(segments.observations, segments.actions)
+    assert set(found.lengths.tolist()) == {3, 4}
+    for i, length in enumerate(found.lengths):
+        np.testing.assert_array_equal(found.rewards[:, i, :length], expected[:, i, :length])
+        assert (found.rewards[:, i, length:] == 0).all()
+
+
+def test_what_the_page_hears_of_clips_is_brought_up_to_date_but_not_all_the_time(desk: Desk) -> None:
+    from backflip.clip_rewards import ClipRewards
+
+    desk.store.add(desk.make_segments(200))
+    desk.publish(seed=3)
+    settle(desk)
+    before = ClipRewards.load(desk.run.clip_rewards)
+    assert len(before.ids) < 2 * OPEN, "it was told when the first pair was drawn, and not at once again"
+    desk.ask._show_from = 0.0
+    desk.ask.step()
+    assert len(ClipRewards.load(desk.run.clip_rewards).ids) == 2 * OPEN
+    desk.publish(seed=4)
+    desk.ask.step()
+    assert ClipRewards.load(desk.run.clip_rewards).version == 1
+    desk.ask._show_from = 0.0
+    desk.ask.step()
+    assert ClipRewards.load(desk.run.clip_rewards).version == 2

@@ -76,20 +76,28 @@ class Summary:
     """When the newest answer came."""
 
 
-def summaries(answers: Sequence[Answer], predicted_with: float = 0.1) -> list[Summary]:
+def summaries(answers: Sequence[Answer], rates: Mapping[str, ErrorRate] | None = None) -> list[Summary]:
     """A row for each annotator, those with most answers first.
 
     Args:
         answers: oldest first.
-        predicted_with: the error rate in `p_left` (`queries.AskConfig.error_rate`).
+        rates: of those annotators whose error rate has been estimated (`estimated`); of nobody if not given.
     """
     mine: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         mine[answer.annotator].append(answer)
-    rates = with_intervals(evidence(answers, predicted_with))
     overlaps = _overlaps(answers)
-    rows = [_summary(own, overlaps.get(name, []), rates) for name, own in mine.items()]
+    rows = [_summary(own, overlaps.get(name, []), rates or {}) for name, own in mine.items()]
     return sorted(rows, key=lambda row: (-row.answers, row.annotator))
+
+
+def estimated(answers: Sequence[Answer], predicted_with: float = 0.1) -> dict[str, ErrorRate]:
+    """Every annotator's error rate with its interval; this takes seconds where there are thousands of answers.
+
+    Args:
+        predicted_with: the error rate in `p_left` (`queries.AskConfig.error_rate`).
+    """
+    return with_intervals(evidence(answers, predicted_with))
 
 
 def _summary(own: Sequence[Answer], overlaps: Sequence[float], rates: Mapping[str, ErrorRate]) -> Summary:

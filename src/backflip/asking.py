@@ -4,11 +4,14 @@ import time
 
 import numpy as np
 
+from backflip import browsing
+from backflip.clip_rewards import ClipRewards
 from backflip.envs import find_task
 from backflip.envs.clips import draw_segment, save_clip
 from backflip.envs.facts import facts
 from backflip.published import RECORD_STEPS, Published
 from backflip.queries import pair_probabilities, select_queries
+from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir
 from backflip.settings import SCRIPTED, Settings
 from backflip.store import Store
@@ -17,7 +20,16 @@ from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
 from backflip.teachers.scripted import Scripted
 from backflip.tidying import tidy
+from backflip.trust import Trust
 
+CLIPS_SHOWN = 2000
+"""The page shows what r̂ gives for the newest so many clips."""
+CLIPS_AT_ONCE = 100
+"""Segments that are read together for that: those with frames are large."""
+CLIPS_SECONDS = 2.0
+"""How often that is brought up to date, at most."""
+CLIPS_SHARE = 0.05
+"""The share of the time that it may take."""
 TIDY_SECONDS = 60.0
 """How often to look whether the run directory grows too large."""
 
@@ -29,7 +41,10 @@ class Ask:
         self.run, self.store, self.settings = run, store, settings
         self.teacher = make_teacher(run, settings)
         self.reward = Published(run)
-        self._recorded = 0
+        self.trust = Trust(run, store)
+        self._recorded = self._looked = 0
+        self._shown: tuple[int, list[int]] = (0, [])
+        self._show_from = 0.0
         self._tidied = time.monotonic()
 
     def step(self) -> bool:
@@ -42,6 +57,7 @@ class Ask:
             due = min(self.settings.labels, compared + self.settings.ask.open_queries)
             if newer:
                 self._rerank(policy_steps)
+            self._show_rewards(policy_steps)
         else:
             training = self.reward.ensemble is not None
             due = self.settings.schedule.labels(policy_steps) if training else self.settings.labels_before_training
@@ -93,14 +109,46 @@ class Ask:
             tidy(self.run, self.store, self.settings.disk_megabytes * 10**6)
             self._tidied = time.monotonic()
 
+    def _show_rewards(self, policy_steps: int) -> None:
+        """Let the page know now and then what the newest r̂ gives for the clips."""
+        begun = time.monotonic()
+        if self.reward.ensemble is None or begun < self._show_from:
+            return
+        with self.store.reading() as c:
+            ids = sorted(clip.id for clip in browsing.drawn(c, CLIPS_SHOWN))
+        if not ids:
+            return
+        if (self.reward.version, ids) != self._shown:
+            rewards = rewards_of_clips(self.store, self.reward.ensemble, ids, self.reward.version, policy_steps)
+            rewards.save(self.run.clip_rewards)
+            self._shown = (self.reward.version, ids)
+        self._show_from = begun + max(CLIPS_SECONDS, (time.monotonic() - begun) / CLIPS_SHARE)
+
     def _measure(self, policy_steps: int, due: int) -> None:
         counts = self.store.counts()
         self._recorded = policy_steps
         values = {"ask/labels": float(counts.labels), "ask/open_queries": float(counts.open)}
         if not self.settings.asks_people:
             values["ask/due"] = float(due)
+        if policy_steps - self._looked >= RECORD_STEPS:
+            self._looked = policy_steps
+            values |= self.trust.look()
         self.run.record(policy_steps, values)
         self.run.tell("ask", state="asking", open=counts.open, asked=counts.asked, due=due, labels=counts.labels)
+
+
+def rewards_of_clips(
+    store: Store, ensemble: RewardEnsemble, ids: list[int], version: int, policy_steps: int
+) -> ClipRewards:
+    """What every member of an r̂ gives for every step of some segments."""
+    lengths, rewards = [], []
+    for start in range(0, len(ids), CLIPS_AT_ONCE):
+        part = store.segments(ids[start : start + CLIPS_AT_ONCE])
+        rewards.append(ensemble.member_rewards(part.observations, part.actions) * part.mask())
+        lengths.append(part.lengths)
+    return ClipRewards(
+        np.array(ids, np.int64), np.concatenate(lengths), np.concatenate(rewards, 1), version, policy_steps
+    )
 
 
 def make_teacher(run: RunDir, settings: Settings) -> Teacher:

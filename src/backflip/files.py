@@ -84,10 +84,13 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], meta: dict[str, Any] | None = None) -> None:
+def save_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], meta: dict[str, Any] | None = None, durable: bool = True
+) -> None:
     """Write named arrays and a JSON-able record into one safetensors file."""
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, _to_safetensors(contiguous, metadata={"meta": json.dumps(meta or {}, sort_keys=True)}))
+    content = _to_safetensors(contiguous, metadata={"meta": json.dumps(meta or {}, sort_keys=True)})
+    write_whole(path, content, durable)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -77,11 +77,20 @@ def events(c: sa.Connection) -> list[Record]:
 
     `left` and `right` are the numbers of segments; `instruction` is the text that the annotator had.
     """
+    return [record for _, record in numbered(c)]
+
+
+def numbered(c: sa.Connection, after: int = 0, count: int | None = None) -> list[tuple[int, Record]]:
+    """The events that follow number `after`, only so many if given, each with its number."""
     told = {row.id: row.text for row in c.execute(sa.select(instruction))}
-    asked = {row.id: _record(query, row) for row in c.execute(sa.select(query))}
-    rows = c.execute(sa.select(event).order_by(event.c.seq))
+    rows = c.execute(sa.select(event).where(event.c.seq > after).order_by(event.c.seq).limit(count)).all()
+    asked: dict[int, Record] = {}
+    for chunk in chunks(sorted({row.query for row in rows})):
+        found = c.execute(sa.select(query).where(query.c.id.in_(chunk)))
+        asked |= {row.id: _record(query, row) for row in found}
     return [
-        {**_record(event, row), "query": asked[row.query], "instruction": told.get(row.instruction)} for row in rows
+        (row.seq, {**_record(event, row), "query": asked[row.query], "instruction": told.get(row.instruction)})
+        for row in rows
     ]
 
 

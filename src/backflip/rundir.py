@@ -6,6 +6,7 @@
       reward/        r̂, numbered; published whole or not at all
       act/  fit/     checkpoints, numbered; the previous one is kept
       clips/         drawings of segments, named by their content
+      clip_rewards   what the newest r̂ gives for them
       now/           what each part is doing at the moment, rewritten all the time
       metrics.jsonl  {step, seconds, name, value} a line, only ever appended
 
@@ -126,6 +127,11 @@ class RunDir:
     def clips(self) -> Path:
         """Where drawings of segments lie."""
         return self.path / "clips"
+
+    @property
+    def clip_rewards(self) -> Path:
+        """Where it lies what the newest r̂ gives for the segments that are drawn."""
+        return self.path / "clip_rewards.safetensors"
 
     def store(self, check: bool = False, **options: Any) -> Store:
         """The run's store.

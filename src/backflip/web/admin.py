@@ -83,24 +83,6 @@ class Done(BaseModel):
     """The very same had been sent before."""
 
 
-class Person(BaseModel):
-    """An account, without its token."""
-
-    name: str
-    role: Role
-    quota: int | None
-    given: int
-    """Answers of theirs that stand."""
-    invited_at: float
-    revoked_at: float | None
-
-
-class People(BaseModel):
-    """Everybody who was invited."""
-
-    annotators: list[Person]
-
-
 class Instructed(BaseModel):
     """What annotators read now; all None where nothing was written."""
 
@@ -121,13 +103,6 @@ def revoke(here: Here, given: Revoke) -> Done:
     """Shut somebody out, from their next request on; their answers stay."""
     here.store.revoke(given.name)
     return Done()
-
-
-@people.get("/annotators", dependencies=[needs("view")])
-def annotators(here: Here) -> People:
-    """Everybody who was invited."""
-    found = here.store.accounts()
-    return People(annotators=[Person(**vars(a), given=here.store.answers_given(a.name)) for a in found])
 
 
 @people.post("/instruct", dependencies=ADMIN)

@@ -24,6 +24,7 @@ from backflip.web.admin import people
 from backflip.web.context import SUFFIX, Context, Here, Visitor, sheet
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
+from backflip.web.run_api import run_api
 from backflip.web.security import RETRY_SECONDS, Gate, Hosts, Keys, Session, fingerprint, protect
 
 STATIC = Path(__file__).parent / "static"
@@ -74,7 +75,7 @@ def create_app(
     except ValidationError as error:
         raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
     files = {path.relative_to(STATIC).as_posix(): path for path in sorted(STATIC.rglob("*")) if path.suffix in MIME}
-    routes = guarded([*pages.routes, *labelling.routes, *watching.routes, *people.routes])
+    routes = guarded([*pages.routes, *labelling.routes, *watching.routes, *people.routes, *run_api.routes])
     app = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None)
     store = run.store()
     app.state.context = Context(run, store, settings, config, fingerprint(token), files)
@@ -265,7 +266,7 @@ def _shown(store: Store, number: int, visitor: Session) -> Showing:
 
 
 @watching.get("/run")
-def report(here: Here, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> m.Report:
+def report(here: Here, visitor: Visitor, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> m.Report:
     """How the run is doing, with the measurements since a position that an earlier report gave."""
     reset = since > here.run.metrics_position()
     lines, position = here.run.metrics(0 if reset else since)
@@ -279,6 +280,7 @@ def report(here: Here, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> 
         series=_series(lines),
         position=position,
         reset=reset,
+        role=visitor.role,
         given=[_given(*pair) for pair in reversed(here.store.preferences(newest=NEWEST_GIVEN))],
     )
 
@@ -311,6 +313,7 @@ def _now(run: RunDir) -> m.Now:
         ask=m.Ask.model_validate(run.told("ask")),
         fit=m.Fit.model_validate(run.told("fit")),
         run=m.Whole.model_validate(run.told("run")),
+        alarm=m.Alarm.model_validate(run.told("alarm")),
         time=time.time(),
     )
 

@@ -1,6 +1,6 @@
 """What all routes work on, and where a clip's drawing lies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from backflip.rundir import RunDir
 from backflip.store import Store
 from backflip.teachers.people import PeopleConfig
 from backflip.web import messages as m
+from backflip.web.estimates import Estimates
 from backflip.web.security import Session, session
 
 SUFFIX = {"image/webp": ".webp", "image/png": ".png"}
@@ -27,6 +28,7 @@ class Context:
     """The run's public short name, under which browsers keep things for it."""
     files: dict[str, Path]
     """The pages' own files by the name under /static; a client's words never become a path."""
+    estimates: Estimates = field(default_factory=Estimates)
 
 
 def _context(request: Request) -> Context:

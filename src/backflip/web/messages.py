@@ -169,6 +169,15 @@ class Whole(_Told):
     time: float | None = None
 
 
+class Alarm(_Told):
+    """Whether the policy seems to earn r̂ for what people do not like, and why one thinks so."""
+
+    on: bool = False
+    sentence: str | None = None
+    advice: str | None = None
+    time: float | None = None
+
+
 class Now(BaseModel):
     """What every part of the run said last, and the server's clock to tell how long ago that was."""
 
@@ -176,6 +185,7 @@ class Now(BaseModel):
     ask: Ask
     fit: Fit
     run: Whole
+    alarm: Alarm
     time: float
 
 
@@ -307,4 +317,6 @@ class Report(BaseModel):
     position: int
     reset: bool
     """The measurements were cut back since: forget what was drawn, this is all there is."""
+    role: Role
+    """What whoever looks at the page may do."""
     given: list[Given]

@@ -1,11 +1,15 @@
 // A line chart that grows: uPlot, with our colours, both axes by choice and a zoom that new points leave alone.
 
+import { button, element } from "./elements.js";
+
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Chart {
   #points; // by series name: [{step, seconds, value}], oldest first
   #plot = null;
   #zoomed = false;
+  #stale = false; // something was appended while nobody could see it
+  #right = false; // whether something is drawn on the right axis
   #x = "step";
 
   /**
@@ -17,26 +21,23 @@ export class Chart {
     this.#points = new Map(spec.series.map(({ name }) => [name, []]));
     this.card = element("article", "chart card", parent);
     const head = element("header", "", this.card);
-    element("h2", "", head).textContent = spec.title;
+    element("h2", "", head, spec.title);
+    this.all = button(head, "show all", () => this.#zoom(false), "all");
+    this.all.hidden = true;
+    const legend = element("div", "legend", head);
     this.values = new Map();
     for (const series of spec.series) {
-      const key = element("span", "key", head);
+      const key = element("span", "key", legend);
       key.dataset.colour = series.colour;
       element("i", series.dash ? "dashed" : "", key);
-      element("span", "", key).textContent = series.label;
+      element("span", "", key, series.label);
       this.values.set(series.name, element("b", "", key));
       key.hidden = true;
       series.key = key;
     }
-    this.all = element("button", "all", head);
-    this.all.type = "button";
-    this.all.textContent = "show all";
-    this.all.hidden = true;
-    this.all.addEventListener("click", () => this.#zoom(false));
     this.area = element("div", "area", this.card);
-    this.empty = element("p", "empty", this.area);
-    this.empty.textContent = spec.empty;
-    if (spec.hint) element("p", "hint", this.card).textContent = spec.hint;
+    this.empty = element("p", "empty", this.area, spec.empty);
+    if (spec.hint) element("p", "hint", this.card, spec.hint);
     new ResizeObserver(() => this.#resize()).observe(this.area);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#plot?.redraw());
   }
@@ -64,8 +65,10 @@ export class Chart {
     this.#zoom(false);
   }
 
-  /** Draw what has been appended; a zoom stays where it is. */
+  /** Draw what has been appended, once somebody can see it; a zoom stays where it is. */
   draw() {
+    this.#stale = this.area.clientWidth === 0;
+    if (this.#stale) return;
     const shown = this.spec.series.filter(({ name }) => this.#points.get(name).length);
     for (const series of this.spec.series) {
       const points = this.#points.get(series.name);
@@ -79,14 +82,21 @@ export class Chart {
       return;
     }
     const data = this.#aligned();
-    if (this.#plot === null) this.#plot = this.#make(data);
-    else if (this.#zoomed) {
-      const { min, max } = this.#plot.scales.x;
+    const { min, max } = this.#plot?.scales.x ?? {};
+    const right = shown.some(({ scale }) => scale === "right");
+    if (right !== this.#right) { // an axis comes or goes: the plot is another one
+      this.#plot?.destroy();
+      this.#plot = null;
+    }
+    this.#right = right;
+    const made = this.#plot === null;
+    this.#plot ??= this.#make(data);
+    if (this.#zoomed) {
       this.#plot.batch(() => {
         this.#plot.setData(data, false);
         this.#plot.setScale("x", { min, max });
       });
-    } else this.#plot.setData(data, true);
+    } else if (!made) this.#plot.setData(data, true);
   }
 
   #zoom(zoomed) {
@@ -112,7 +122,7 @@ export class Chart {
 
   #make(data) {
     const { spec } = this;
-    const right = spec.series.some(({ scale }) => scale === "right");
+    const right = this.#right;
     const axis = (more) => ({
       stroke: () => css("--muted"),
       grid: { stroke: () => css("--line"), width: 1 },
@@ -179,6 +189,8 @@ export class Chart {
   }
 
   #resize() {
+    if (this.area.clientWidth === 0) return; // its panel was put aside; it comes back as it was
+    if (this.#stale) this.draw();
     this.#plot?.setSize({ width: Math.max(80, this.area.clientWidth), height: Math.max(80, this.area.clientHeight) });
   }
 }
@@ -188,11 +200,4 @@ function padded(_plot, low, high) {
   if (low === null || high === null) return [0, 1];
   const air = (high - low || Math.abs(high) || 1) * 0.1;
   return [low >= 0 && low - air < 0 ? 0 : low - air, high + air];
-}
-
-export function element(name, classes, parent) {
-  const made = document.createElement(name);
-  if (classes) made.className = classes;
-  parent.append(made);
-  return made;
 }
