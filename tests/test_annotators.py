@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from backflip.annotators import Answer, agreement, alpha, evidence, estimated, summaries
+from backflip.annotators import Answer, agreement, alpha, estimated, evidence, summaries
 from backflip.preferences import Choice
 from backflip.shares import share, share_of
 

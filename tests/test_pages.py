@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, Route
 
-from backflip.rundir import RunDir
 from pages import (
     Server,
     add_pairs,
@@ -283,68 +282,3 @@ def test_no_answer_is_lost_or_doubled_when_the_server_dies(
     server.ready()
     wait_until(lambda: choices(server.run) == given)
     assert len({uuid for _, uuid in events(server.run)}) == len(events(server.run)) == 5
-
-
-# ---- the run page
-
-
-def measure(run: RunDir, steps: range) -> None:
-    for step in steps:
-        run.record(
-            step * 1000,
-            {
-                "act/predicted_return": step**0.5,
-                "act/true_return": 10.0 * step,
-                "act/steps_per_second": 9000.0 + step % 7,
-                "fit/train_loss": 0.3 + 1 / (step + 1),
-                "fit/validation_loss": 0.4 + 1 / (step + 1),
-                "fit/loss_ratio": 1.31,
-                "fit/accuracy": 0.87,
-                "ask/labels": step,
-                "ask/due": step + 3,
-                "ask/disagreement": 0.08,
-                "ask/disagreement_candidates": 0.03,
-            },
-        )
-
-
-def test_the_run_page_shows_numbers_and_curves_and_keeps_the_zoom(
-    serve: Callable[..., Server], open_page: Callable[..., Page]
-) -> None:
-    server = serve(0)
-    page = open_page(server)
-    page.click("#to-run")
-    page.wait_for_url("**/run")
-    page.wait_for_function("() => document.getElementById('labels').textContent === '0'")
-    assert "first rollout" in page.inner_text(".chart >> nth=0")
-    assert page.locator(".chart canvas").count() == 0
-
-    measure(server.run, range(1, 40))
-    server.run.tell("act", state="training", steps=39_000, total_steps=1_000_000, steps_per_second=9000.0)
-    server.run.tell("fit", version=7, comparisons=31)
-    page.wait_for_function("() => document.getElementById('steps').textContent === '39 k'")
-    assert page.locator(".chart canvas").count() == 7
-    numbers = {name: page.inner_text(f"#{name}") for name in ("state", "speed", "version", "ratio", "accuracy")}
-    assert numbers == {"state": "running", "speed": "9000/s", "version": "#7", "ratio": "1.31", "accuracy": "87 %"}
-    assert page.inner_text("#steps-more") == "steps so far", "people end the run: there is nothing to count down to"
-    assert "within 1.1–1.5" in page.inner_text("#ratio-more")
-
-    chart = page.locator(".chart >> nth=0")
-    box = chart.locator(".u-over").bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 40, box["y"] + 40)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 40, steps=3)
-    page.mouse.up()
-    page.mouse.move(1, 1)
-    chart.get_by_text("show all").wait_for()
-    picture = "(chart) => new Promise(requestAnimationFrame).then(() => chart.querySelector('canvas').toDataURL())"
-    zoomed = chart.evaluate(picture)
-    measure(server.run, range(40, 60))
-    page.wait_for_function("() => document.querySelector('.chart').innerText.includes('590')")
-    assert chart.evaluate(picture) == zoomed
-    chart.get_by_text("show all").click()
-    assert chart.evaluate(picture) != zoomed
-    page.click("[data-axis=seconds]")
-    page.click("#to-label")
-    page.wait_for_selector("body[data-state=waiting]")

@@ -221,7 +221,10 @@ def test_clips_come_sorted_move_under_the_pointer_and_open(visit: Callable[..., 
     )
     assert canvas.evaluate(red) == 5, "the frame in the middle"
     cards.first.hover()
-    seen = {canvas.evaluate(red) for _ in range(30) if page.wait_for_timeout(20) is None}
+    seen = set()
+    for _ in range(30):
+        page.wait_for_timeout(20)
+        seen.add(canvas.evaluate(red))
     assert len(seen) > 3
     page.click("#panel-clips >> text=lowest r̂")
     expect(cards.first).to_contain_text("+2.5")

@@ -1,14 +1,16 @@
 """Commands about the page: serving it, and whom it lets in."""
 
 import time
+from contextlib import closing
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import tyro
 from rich.table import Table
 
+from backflip.accounts import OWNER, accounts
 from backflip.rundir import RunDir
-from backflip.store import OWNER
+from backflip.showings import answers_given
 from backflip.terminal import Number, Run, Unusable, ending, out
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -68,11 +70,8 @@ def invite(
     if address is not None and (urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).netloc):
         raise Unusable(f"{address!r} is not the address of a page; say it whole: --address https://label.example.org")
     served = directory.told(PAGE).get("address")
-    store = directory.store()
-    try:
+    with closing(directory.store()) as store:
         token = store.invite(name, role, quota)
-    finally:
-        store.close()
     home = (address or served or f"http://127.0.0.1:{FIRST_PORT}").rstrip("/")
     _say(f"{name} ({role}): {home}{path_of(role, token)}")
     if not (address or served):
@@ -89,11 +88,8 @@ def revoke(run: Run, name: Name) -> None:
         run: the run directory.
         name: under which they were invited.
     """
-    store = RunDir.open(run).store()
-    try:
+    with closing(RunDir.open(run).store()) as store:
         store.revoke(name)
-    finally:
-        store.close()
     _say(f"{name} is shut out.")
 
 
@@ -103,12 +99,9 @@ def annotators(run: Run) -> None:
     Args:
         run: the run directory.
     """
-    store = RunDir.open(run).store()
-    try:
-        rows = [(a.name, a.role, a.quota, store.answers_given(a.name), a.revoked_at) for a in store.accounts()]
-        own = store.answers_given(OWNER)
-    finally:
-        store.close()
+    with closing(RunDir.open(run).store()) as store, store.reading() as c:
+        rows = [(a.name, a.role, a.quota, answers_given(c, a.name), a.revoked_at) for a in accounts(c)]
+        own = answers_given(c, OWNER)
     table = Table("name", "role", "answers", "of", "")
     for name, role, quota, given, revoked_at in [(OWNER, "admin", None, own, None), *rows]:
         ended = "" if revoked_at is None else f"shut out {time.strftime('%Y-%m-%d %H:%M', time.localtime(revoked_at))}"

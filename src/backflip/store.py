@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from jaxtyping import Float32, Int64
 
 from backflip import accounts, answers, database, open_queries, showings, standing, stored_segments
-from backflip.accounts import OWNER, Account, Instruction, Role
+from backflip.accounts import Account, Instruction, Role
 from backflip.answers import Seen
 from backflip.database import StoreError
 from backflip.preferences import Changes, Choice, Comparisons, Preference, Query
@@ -338,11 +338,6 @@ class Store:
         with self.reading() as c:
             return accounts.accounts(c)
 
-    def answers_given(self, annotator: str) -> int:
-        """Answers of an annotator that they have not taken back, for whatever purpose they were shown."""
-        with self.reading() as c:
-            return showings.answers_given(c, annotator)
-
     def instruct(self, text: str) -> Instruction:
         """Make a text what annotators read from now on; every answer says which text its annotator had.
 
@@ -391,7 +386,6 @@ def new_uuid() -> str:
 __all__ = [
     "KEEP_SEGMENTS",
     "LEASE_SECONDS",
-    "OWNER",
     "Account",
     "Checks",
     "Claim",

@@ -15,9 +15,11 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Red
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import MutableHeaders
 
+from backflip.accounts import OWNER
 from backflip.preferences import Preference, Query
 from backflip.rundir import RunDir, RunError
-from backflip.store import OWNER, Checks, Claim, Showing, Store, StoreError, new_uuid
+from backflip.showings import answers_given
+from backflip.store import Checks, Claim, Showing, Store, StoreError, new_uuid
 from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
 from backflip.web.admin import people
@@ -154,6 +156,8 @@ def next_pairs(
     """Up to `count` pairs that the page does not hold yet; those it does hold stay lent to it for longer."""
     held = {int(number) for number in have.split(",") if number}
     accounts = here.store.accounts()
+    with here.store.reading() as c:
+        given = answers_given(c, visitor.annotator)
     checks = here.people.checks(are_several(accounts))
     pairs, passed_over = _claim(here, visitor.annotator, count, held, checks)
     read = here.store.instructed()
@@ -162,7 +166,7 @@ def next_pairs(
         you=m.You(
             name=visitor.annotator,
             role=visitor.role,
-            given=here.store.answers_given(visitor.annotator),
+            given=given,
             quota=next((account.quota for account in accounts if account.name == visitor.annotator), None),
         ),
         settings=m.Task.model_validate(here.run.settings),
