@@ -52,7 +52,7 @@ def test_the_row_of_an_annotator_by_hand() -> None:
         Answer("ana", 7, EQUAL, "gold", gold=RIGHT, at=46),
         Answer("ana", 1, RIGHT, "repeat", flipped=True, at=47),
     ]
-    (row,) = summaries(answers)
+    (row,) = summaries(answers, estimated(answers))
     assert (row.annotator, row.answers, row.last_seen) == ("ana", 8, 50)
     # Shown on the left: 1, 3, 6 and the repeat of 1, whose right clip stood there.
     assert (row.left, row.right, row.equal, row.incomparable) == (4 / 8, 1 / 8, 2 / 8, 1 / 8)
