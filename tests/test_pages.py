@@ -201,6 +201,15 @@ def test_a_link_on_another_site_opens_the_page(shared: Server, open_page: Callab
 # ---- when something is missing
 
 
+def test_a_page_that_waits_asks_now_and_then(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
+    page = open_page(serve(0))
+    page.wait_for_function("() => document.body.dataset.state === 'waiting'")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(1500)
+    assert 0 < len([url for url in asked if "/api/next" in url]) <= 4
+
+
 def test_out_of_pairs_it_waits_and_goes_on_by_itself_until_the_run_is_over(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:

@@ -204,7 +204,7 @@ export class Pairs {
   /** The next pair, decoded; undefined if there is none. */
   take() {
     const pair = this.#ready.shift();
-    this.fill();
+    if (pair !== undefined) this.fill(); // while there are none, the poll looks for more at its own pace
     return pair;
   }
 
