@@ -1,0 +1,130 @@
+"""The pictures of docs/labelling.md: the labelling page on a Hopper that is being taught, on a desk and on a phone.
+
+    python benchmarks/pictures.py [--answers 60] [--into docs/pictures] [--quick]
+
+A run of `hopper-backflip` begins, so many pairs are answered in Debian's Chromium, and what is then on the screen is
+the picture. With --quick a dozen answers, and the pictures go nowhere.
+"""
+
+import argparse
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+COLOURS = 160
+"""Of a picture; more would not be seen, and make it several times as large."""
+START_SECONDS = 120.0
+PATIENCE_MS = 600_000
+LOOK_MS = 600
+KEYS = ("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown")
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 780}
+
+
+@contextmanager
+def training(path: Path, log: Path) -> Iterator[str]:
+    """A run that waits for its teacher, and the link to its page."""
+    with log.open("w") as said:
+        command = [sys.executable, "-m", "backflip", "demo", "--run", str(path), "--no-browser"]
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        try:
+            give_up = time.monotonic() + START_SECONDS
+            while (found := re.search(r"http://\S+/label\?token=\S+", log.read_text())) is None:
+                if process.poll() is not None or time.monotonic() > give_up:
+                    raise SystemExit(f"no page came:\n{log.read_text()}")
+                time.sleep(0.1)
+            yield found.group()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(120)
+
+
+def opened(browser: Browser, link: str, **options: Any) -> Page:
+    """The page behind a link that may not be served yet."""
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    give_up = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            page.goto(link)
+        except Error:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.3)
+        else:
+            return page
+
+
+def showing(page: Page) -> None:
+    """Until a pair has been on the screen for long enough to be answered."""
+    page.wait_for_selector("body[data-state=showing]")
+    page.wait_for_function(
+        "ms => performance.getEntriesByName('shown').some(({ startTime }) => performance.now() - startTime > ms)",
+        arg=LOOK_MS,
+    )
+
+
+def picture(page: Page, file: Path) -> None:
+    """What is on the screen, as a small file."""
+    page.wait_for_timeout(900)
+    whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    whole.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    print(f"{file} {os.path.getsize(file) / 1000:.0f} kB", flush=True)
+
+
+def draw(browser: Browser, link: str, answers: int, into: Path) -> None:
+    """Teach for a while, and take the pictures."""
+    desk = opened(browser, link, viewport=DESK)
+    desk.wait_for_selector("body[data-state=showing]")
+    picture(desk, into / "label-guide.png")
+    desk.click("#guide-practice")
+    desk.wait_for_function("() => document.getElementById('practice-title').textContent.includes('of')")
+    for _ in range(2):
+        desk.wait_for_timeout(LOOK_MS)
+        desk.keyboard.press("ArrowLeft")
+        desk.keyboard.press("Enter")
+    desk.wait_for_timeout(LOOK_MS + 200)
+    desk.keyboard.press("ArrowLeft")
+    picture(desk, into / "label-practice.png")
+    desk.click("#practice-leave")
+    for number in range(answers):
+        showing(desk)
+        desk.keyboard.press(KEYS[number % len(KEYS)])
+    showing(desk)
+    picture(desk, into / "label.png")
+    phone = opened(browser, link, viewport=PHONE, has_touch=True, is_mobile=True)
+    phone.click("#guide-start")
+    showing(phone)
+    picture(phone, into / "label-phone.png")
+
+
+def main() -> None:
+    """Teach, and take the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, default=60)
+    parser.add_argument("--into", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
+    parser.add_argument("--quick", action="store_true", help="a dozen answers, and the pictures are thrown away")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        into = Path(folder) if options.quick else options.into
+        with training(Path(folder) / "run", Path(folder) / "log") as link, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            draw(browser, link, 12 if options.quick else options.answers, into)
+            browser.close()
+
+
+if __name__ == "__main__":
+    main()
