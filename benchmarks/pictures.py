@@ -24,7 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
-COLOURS = 160
+COLOURS = 256
 """Of a picture; more would not be seen, and make it several times as large."""
 START_SECONDS = 120.0
 PATIENCE_MS = 600_000
@@ -81,7 +81,7 @@ def picture(page: Page, file: Path) -> None:
     """What is on the screen, as a small file."""
     page.wait_for_timeout(900)
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    whole.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file} {os.path.getsize(file) / 1000:.0f} kB", flush=True)
 
 
@@ -103,7 +103,7 @@ def draw(browser: Browser, link: str, answers: int, into: Path) -> None:
     for number in range(answers):
         showing(desk)
         desk.keyboard.press(KEYS[number % len(KEYS)])
-    showing(desk)
+    desk.wait_for_function("() => document.getElementById('ready').textContent.startsWith('3 pairs')")
     picture(desk, into / "label.png")
     phone = opened(browser, link, viewport=PHONE, has_touch=True, is_mobile=True)
     phone.click("#guide-start")

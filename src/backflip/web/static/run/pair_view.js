@@ -49,7 +49,7 @@ export class PairView {
     }
     const out = this.#row("No answer at all");
     doubtful(out, "exclude", "really, for good?", () => this.#done("/api/exclude", { excluded: pair.uuid }, "Excluded: it counts no more."), "danger");
-    const gold = this.#row("A gold pair, to measure annotators by");
+    const gold = this.#row("A gold pair, to measure annotators by; with a reason, one to practise on");
     const why = element("input", "why", gold);
     why.placeholder = "why? (people read it after the practice round)";
     why.maxLength = 200;
