@@ -81,7 +81,7 @@ def picture(page: Page, file: Path) -> None:
     """What is on the screen, as a small file."""
     page.wait_for_timeout(900)
     whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    whole.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, optimize=True)
+    whole.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, optimize=True)
     print(f"{file} {os.path.getsize(file) / 1000:.0f} kB", flush=True)
 
 

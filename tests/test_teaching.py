@@ -68,6 +68,7 @@ def test_sixty_queries_are_answered_in_a_browser_while_the_policy_trains(chromiu
             complaints: list[str] = []
             page.on("pageerror", lambda error: complaints.append(str(error)))
             _open(page, link)
+            page.click("#guide-start", timeout=LONGEST_WAIT * 1000)
             run = RunDir.open(path)
             with closing(run.store()) as store:
                 for number in range(QUERIES):
