@@ -71,10 +71,9 @@ def opened(browser: Browser, link: str, **options: Any) -> Page:
 def showing(page: Page) -> None:
     """Until a pair has been on the screen for long enough to be answered."""
     page.wait_for_selector("body[data-state=showing]")
-    page.wait_for_function(
-        "ms => performance.getEntriesByName('shown').some(({ startTime }) => performance.now() - startTime > ms)",
-        arg=LOOK_MS,
-    )
+    script = """(ms) => performance.getEntriesByName("shown").some(({ detail, startTime }) =>
+      String(detail) === document.body.dataset.showing && performance.now() - startTime > ms)"""
+    page.wait_for_function(script, arg=LOOK_MS)
 
 
 def picture(page: Page, file: Path) -> None:

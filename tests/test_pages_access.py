@@ -20,7 +20,7 @@ def findings(page: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious_on_the_labelling_page(shared: Server, open_page: OpenPage, scheme: str) -> None:
     page = open_page(shared, fresh=True, color_scheme=scheme)
     page.wait_for_selector("#guide[open]")
