@@ -218,6 +218,7 @@ class Page {
 
   present(pair, prefetched) {
     this.look.begin(prefetched);
+    performance.clearMarks("shown");
     const shown = this.player.show([pair.left, pair.right]);
     this.drawState();
     shown.then((painted) => !this.look.covered && this.mark(pair, painted));
