@@ -4,7 +4,7 @@ import { BrokenClip, loadClip } from "./player.js";
 
 const AHEAD = 3; // decoded pairs that wait; with 256 px clips 30 MB each
 const PATIENCE_MS = 15000; // a server that says nothing for so long is asked again
-const POLL_MS = 1000; // how often to look for pairs when there are none
+const POLL_MS = 400; // how often to look for pairs when there are none: somebody waits
 const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
 const RETRY_MS = [300, 700, 1500, 2000];
 const MOST_PATIENT_S = 60;
