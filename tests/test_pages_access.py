@@ -46,6 +46,7 @@ def test_axe_finds_nothing_serious_on_the_labelling_page(shared: Server, open_pa
     assert states == {state: [] for state in states}
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_serious_on_a_phone_nor_while_waiting_nor_offline(
     serve: Callable[..., Server], open_page: OpenPage
 ) -> None:
@@ -63,6 +64,7 @@ def test_axe_finds_nothing_serious_on_a_phone_nor_while_waiting_nor_offline(
     assert states == {"phone": [], "waiting": [], "offline": []}
 
 
+@pytest.mark.slow
 def test_every_button_has_a_focus_ring_and_the_tab_key_reaches_it(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared)
     seen_pair(page)

@@ -256,6 +256,7 @@ def test_without_explained_pairs_one_practises_on_a_ball_and_nothing_is_stored(
     assert len(logged(shared.run)) == before + 1
 
 
+@pytest.mark.slow
 def test_explained_pairs_are_what_one_practises_on_and_no_part_of_d(serve: Serve, open_page: OpenPage) -> None:
     server = serve(2)
     store = server.run.store()
@@ -416,6 +417,7 @@ def test_answers_that_came_too_fast_or_found_the_store_busy_are_sent_again(share
     assert len(sent) == 5
 
 
+@pytest.mark.slow
 def test_a_browser_that_keeps_nothing_warns_before_an_answer_would_be_lost(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared, expected="ERR_FAILED")
     page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('no'); }; }")
