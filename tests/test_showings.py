@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from backflip.preferences import Choice, Preference
-from backflip.showings import REPEAT_AFTER, Checks
+from backflip.showings import MOST_HELD, REPEAT_AFTER, Checks
 from backflip.store import Claim, Store, StoreError, new_uuid
 
 AskMany = Callable[..., list[int]]
@@ -243,3 +243,23 @@ def test_nobody_is_measured_by_a_flagged_query(store: Store, ask_many: AskMany) 
     store.set_gold(gold, Choice.LEFT)
     store.flag(new_uuid(), gold, "ben")
     assert answered(store, "ana", checks=Checks(gold=1.0)).purpose == "label"
+
+
+def test_what_a_page_says_it_holds_is_renewed_only_where_it_does(store: Store, ask_many: AskMany) -> None:
+    ask_many(store, 30)
+    first = {claim.showing for claim in store.claim("ana", 3)}
+    others = {claim.showing for claim in store.claim("ben", 3)}
+    more = store.claim("ana", 2, besides=[*first, *others, *range(1000, 1500)])
+    assert len(more) == 2
+    assert not {claim.showing for claim in more} & (first | others)
+    assert {claim.showing for claim in store.claim("ana", 9)} >= first
+    assert len(store.claim("eve", 30)) == 30 - 9 - 3, "what was made up is lent to nobody"
+
+
+def test_nobody_can_hold_so_much_that_others_starve(store: Store, ask_many: AskMany) -> None:
+    ask_many(store, MOST_HELD + 5)
+    mine: set[int] = set()
+    for _ in range(10):
+        mine |= {claim.showing for claim in store.claim("ana", 10, besides=mine)}
+    assert len(mine) == MOST_HELD
+    assert len(store.claim("ben", 10)) == 5

@@ -5,6 +5,7 @@ the sides exchanged, or one whose right answer is known: they measure the annota
 """
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ from backflip.schema import (
 
 REPEAT_AFTER = 10
 """Answers that lie between an answer and the question again, so that it is not remembered."""
+MOST_HELD = 64
+"""Showings that one annotator can hold: a page's own and those of answers on their way; more would starve others."""
 MOST_CHOSEN_FROM = 200
 """Earlier queries that one to ask again is drawn from."""
 
@@ -113,16 +116,30 @@ def shown(c: sa.Connection, number: int, name: str) -> Showing:
     return Showing(row.id, row.query, row.annotator, row.purpose, row.flipped, row.instruction)
 
 
-def claim(c: sa.Connection, now: float, name: str, count: int, lease_seconds: float, checks: Checks) -> list[Claim]:
-    """Renew the annotator's leases, best queries first, then lend the best free ones until there are `count`."""
+def claim(
+    c: sa.Connection,
+    now: float,
+    name: str,
+    count: int,
+    lease_seconds: float,
+    checks: Checks,
+    besides: Collection[int] = (),
+) -> list[Claim]:
+    """Renew the annotator's leases, best queries first, then lend the best free ones until there are `count`.
+
+    Args:
+        besides: showings that are renewed where the annotator holds them, and neither counted nor returned.
+    """
     until = now + min(lease_seconds, LONGEST_LEASE)
-    rows: list[Any] = list(c.execute(_held(now, name).limit(count)))
-    if rows:
-        c.execute(showing.update().where(showing.c.id.in_([row.showing for row in rows])).values(until=until))
-        c.execute(
-            query.update().where(query.c.id.in_([r.id for r in rows if r.purpose == LABEL])).values(lease_until=until)
-        )
-    room = _quota_left(c, name)
+    held: list[Any] = list(c.execute(_held(now, name).limit(MOST_HELD)))
+    kept = [row for row in held if row.showing in besides]
+    rows = [row for row in held if row.showing not in besides][:count]
+    if kept or rows:
+        renewed = [*kept, *rows]
+        lent = [row.id for row in renewed if row.purpose == LABEL]
+        c.execute(showing.update().where(showing.c.id.in_([row.showing for row in renewed])).values(until=until))
+        c.execute(query.update().where(query.c.id.in_(lent)).values(lease_until=until))
+    room = max(0, min(_quota_left(c, name), MOST_HELD) - len(kept))
     while len(rows) < min(count, room) and (row := _lend_one(c, now, name, until, checks)) is not None:
         rows.append(row)
     return _claims(c, rows[:room])
@@ -174,9 +191,10 @@ def lend_again(c: sa.Connection, number: int, name: str, purpose: str, until: fl
     return same
 
 
-def ended(c: sa.Connection, number: int) -> None:
-    """Note that a showing has been answered, skipped or flagged."""
-    c.execute(showing.update().where(showing.c.id == number).values(done=True))
+def ended(c: sa.Connection, seen: Showing | None) -> None:
+    """Note that a showing, if it was one, has been answered, skipped or flagged."""
+    if seen is not None:
+        c.execute(showing.update().where(showing.c.id == seen.id).values(done=True))
 
 
 def _as_shown() -> "sa.Select[Any]":

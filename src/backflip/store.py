@@ -6,7 +6,7 @@ one. What counts now is whatever no later event supersedes. An answer is on the 
 
 import time
 import uuid as uuids
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -194,10 +194,7 @@ class Store:
             return open_queries.expire(c, self.clock(), ids)
 
     def forget_unseen(self) -> int:
-        """Forget queries that were taken back before anybody was shown them; return how many.
-
-        Nobody can answer them any more. Their segments are pruned in their turn.
-        """
+        """Forget queries that were taken back unseen, so that their segments can be pruned; return how many."""
         with self.transaction() as c:
             return open_queries.forget_unseen(c)
 
@@ -213,16 +210,22 @@ class Store:
     # ---- what annotators are shown, and what they answer
 
     def claim(
-        self, annotator: str, count: int = 1, lease_seconds: float = LEASE_SECONDS, checks: Checks | None = None
+        self,
+        annotator: str,
+        count: int = 1,
+        lease_seconds: float = LEASE_SECONDS,
+        checks: Checks | None = None,
+        besides: Collection[int] = (),
     ) -> list[Claim]:
         """Lend an annotator the best open queries that are drawn, not in other hands and not answered or left by them.
 
         One statement a query, so two annotators never get the same one. What the annotator holds already comes first:
-        a page that was reloaded goes on where it was. None beyond the annotator's quota.
+        a page that was reloaded goes on where it was. None beyond the annotator's quota. What they hold of the showings
+        `besides` is renewed, and not counted.
         """
         database.storable(annotator)
         with self.transaction() as c:
-            return showings.claim(c, self.clock(), annotator, count, lease_seconds, checks or Checks())
+            return showings.claim(c, self.clock(), annotator, count, lease_seconds, checks or Checks(), besides)
 
     def lessons(self, annotator: str, count: int) -> list[Lesson]:
         """The first queries whose right answer is known and explained, to practise on; they are no part of D."""
@@ -253,7 +256,7 @@ class Store:
         """
         with self.transaction() as c:
             new = answers.answer(c, self.clock(), preference, details, _seen(showing))
-            self._end(c, showing)
+            showings.ended(c, showing)
             return new
 
     def relabel(self, preference: Preference, instead_of: str) -> bool:
@@ -278,14 +281,14 @@ class Store:
         """Put a query back for others, without a label; False if this was stored before."""
         with self.transaction() as c:
             new = answers.skip(c, self.clock(), uuid, query_id, annotator, _seen(showing))
-            self._end(c, showing)
+            showings.ended(c, showing)
             return new
 
     def flag(self, uuid: str, query_id: int, annotator: str, reason: str = "", showing: Showing | None = None) -> bool:
         """Say that a query cannot be shown as it is: nobody is shown it again; False if this was stored before."""
         with self.transaction() as c:
             new = answers.flag(c, self.clock(), uuid, query_id, annotator, reason, _seen(showing))
-            self._end(c, showing)
+            showings.ended(c, showing)
             return new
 
     def undo(self, uuid: str, annotator: str, undone: str) -> int | None:
@@ -303,10 +306,6 @@ class Store:
                 return None
             number, purpose = taken
             return showings.lend_again(c, number, annotator, purpose, self.clock() + LEASE_SECONDS)
-
-    def _end(self, c: sa.Connection, showing: Showing | None) -> None:
-        if showing is not None:
-            showings.ended(c, showing.id)
 
     # ---- who may do what, and what they are told
 

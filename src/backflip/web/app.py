@@ -233,9 +233,7 @@ def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Ch
     """Borrow pairs that can be shown; those that cannot are flagged, or they would always come first."""
     passed_over = 0
     for _ in range(MOST_ROUNDS):
-        claims = [c for c in here.store.claim(annotator, count + len(held), checks=checks) if c.showing not in held][
-            :count
-        ]
+        claims = here.store.claim(annotator, count, checks=checks, besides=held)
         broken: list[tuple[Claim, str]] = []
         pairs = []
         for claim in claims:
