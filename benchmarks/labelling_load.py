@@ -48,9 +48,10 @@ TRAINED = "cheetah-one-leg"
 
 def checked(store: Store, robots: list[Robot]) -> dict[str, int]:
     """What became of the robots' answers."""
+    names = [robot.name for robot in robots]
     with store.reading() as c:
-        choice = event.c.kind.in_(CHOICES)
-        rows = c.execute(sa.select(event.c.uuid, event.c.query, event.c.kind, event.c.teacher).where(choice)).all()
+        theirs = event.c.kind.in_(CHOICES) & event.c.teacher.in_(names)
+        rows = c.execute(sa.select(event.c.uuid, event.c.query, event.c.kind, event.c.teacher).where(theirs)).all()
         shown = {row.id: row for row in c.execute(sa.select(showing))}
         once = set(c.execute(sa.select(query.c.id).where(query.c.wanted == 1)).scalars())
     stored = {row.uuid: row for row in rows}
