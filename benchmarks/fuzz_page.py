@@ -137,8 +137,11 @@ class Attack:
     def send(self, method: str, path: str, **more: Any) -> httpx.Response:
         """A request with the next invitation."""
         headers = {"cookie": next(self._cookies), **more.pop("headers", {})}
-        reply = self._client.request(method, path, headers=headers, **more)
         what = f"{method} {path[:200]} {str(more)[:300]}"
+        try:
+            reply = self._client.request(method, path, headers=headers, **more)
+        except httpx.ReadError:  # the server hung up after its reply before, as it does after a mistake of its own
+            reply = self._client.request(method, path, headers=headers, **more)
         self.heard(what, reply.status_code, dict(reply.headers))
         if b"Traceback" in reply.content:
             self.wrong.append(f"a traceback: {what}")
@@ -327,7 +330,7 @@ def fuzz(minutes: float, every: int = 1) -> dict[str, Any]:
                 (robot,) = invite_robots(run, store, page.home, 1, 0.5)
                 attack = Attack(page, invited(run, store))
                 end = time.monotonic() + 60 * minutes
-                honest = threading.Thread(target=asyncio.run, args=(robot.answer_until(end),))
+                honest = threading.Thread(target=asyncio.run, args=(robot.answer_until(end),), daemon=True)
                 honest.start()
                 corpus(attack, run, described, every)
                 from_corpus = attack.statuses.total()
