@@ -526,6 +526,8 @@ def test_a_server_runs_until_told_to_stop_and_logs_no_token(run: RunDir) -> None
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     address = process.stdout.readline().strip()
+    forged = httpx.get(address, headers={"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.7"})
+    assert "secure" not in forged.headers["set-cookie"].lower(), "without a proxy, nobody may say that there is one"
     with httpx.Client(follow_redirects=True) as client:
         assert client.get(address).status_code == 200
         assert client.get(address.split("?")[0] + "api/next").json()["pairs"] == []
