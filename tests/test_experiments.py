@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backflip.envs import TASKS, UnknownTask
+from backflip.envs import TASKS, UnknownTask, find_task
 from backflip.experiments import EXPERIMENTS, FAST, PAPER, PEOPLE_STEPS, PRESETS, settings_for
 from backflip.settings import Settings
 
@@ -35,6 +35,16 @@ def test_what_is_given_takes_the_presets_place() -> None:
     settings = settings_for("Pendulum-v1", segment_steps=9, **given)
     assert settings == replace(FAST, task="Pendulum-v1", segment_steps=9, **given)
     assert settings_for("Pendulum-v1", teacher="oracle", policy="ppo").policy == "ppo"
+
+
+def test_a_task_with_stages_spreads_its_labels_over_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = replace(find_task("Pendulum-v1"), labels_spread=(0.4, 0.9))
+    monkeypatch.setattr("backflip.experiments.find_task", lambda name: spread)
+    settings = settings_for("Pendulum-v1", teacher="oracle", steps=10_000, labels=100)
+    assert (settings.ask.half_life, settings.ask.until) == (4_000, 0.9)
+    assert settings.schedule.labels(8_900) < 100 <= settings.schedule.labels(9_000)
+    assert settings_for("Pendulum-v1", "paper", teacher="oracle", policy="ppo").ask == PAPER.ask
+    assert settings_for("Pendulum-v1").ask == FAST.ask
 
 
 @pytest.mark.parametrize("preset", PRESETS)

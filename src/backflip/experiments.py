@@ -106,7 +106,8 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         UnknownTask, MissingExtra: the task cannot be made.
         ValueError: a setting that cannot be.
     """
-    told = facts(find_task(task))
+    named = find_task(task)
+    told = facts(named)
     if preset is None:
         preset = "fast" if told.bounded else "paper"
     if preset not in PRESETS:
@@ -120,4 +121,7 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         usual["segment_steps"] = None
     elif base.segment_steps and told.episode_steps:
         usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 3))
+    if preset == "fast" and named.labels_spread and teacher != PEOPLE:
+        half, last = named.labels_spread
+        usual["ask"] = replace(base.ask, half_life=half * given.get("steps", base.steps), until=last)
     return replace(base, **{"task": task, **usual, **given})

@@ -16,6 +16,7 @@ def _task(name: str, question: str) -> Task:
         question=question + " Judge only what you see happen in the clip.",
         options={"max_episode_steps": 1000},
         wrap=_with_simulator,
+        labels_spread=(0.4, 0.9),  # docs/log.md
         source="dm_control's suite, unchanged; as in B-Pref",
         extra="dmc",
     )

@@ -65,6 +65,9 @@ class Task:
     """γ of SAC, where the task needs another than 0.99."""
     training_steps: int | None = None
     """Steps of an episode while training, where one should be shorter than in evaluation."""
+    labels_spread: tuple[float, float] | None = None
+    """With few labels: the share of the run after which their rate has fallen to a half, and the share by whose end all
+    are asked; for long runs whose behaviour goes through stages, such as standing before walking."""
     source: str = ""
     """Where the settings come from."""
     extra: str = ""
