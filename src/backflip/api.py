@@ -15,7 +15,7 @@ from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
 from backflip.experiments import settings_for
 from backflip.following import followers
-from backflip.loop import at_once, in_turn
+from backflip.loop import ROBOTS, Parts, at_once, in_turn
 from backflip.processes import Part
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
@@ -84,14 +84,18 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     """
     for sink in settings.log:
         must_be_installed(sink)
+    if settings.store:
+        _must_be_empty(settings.store)
+    if settings.is_text:
+        from backflip.lm.run import start as start_text
+
+        return start_text(settings, path, command)
     task = find_task(settings.task)
     told = facts(task)  # an environment that cannot be made should fail here, with nothing written
     if settings.policy == "sac" and not told.bounded:
         raise ValueError(
             f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
         )
-    if settings.store:
-        _must_be_empty(settings.store)
     _must_be_teachable(task, settings)
     if settings.asks_people:
         _must_be_drawable(task)
@@ -164,10 +168,20 @@ def go_on(
             watch()
             companions.look()
 
+        parts = _parts(settings)
         if settings.mode == "at_once":
-            return at_once(run, look, interrupted, beside or {})
-        in_turn(run, look)
+            return at_once(run, look, interrupted, beside or {}, parts)
+        in_turn(run, look, parts)
         return True
+
+
+def _parts(settings: Settings) -> Parts:
+    """What acts, asks and fits."""
+    if not settings.is_text:
+        return ROBOTS
+    from backflip.lm.run import PARTS
+
+    return PARTS
 
 
 def load_reward(run: str | Path) -> Reward:

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from jaxtyping import Int64
 
 from backflip import browsing
 from backflip.clip_rewards import ClipRewards
@@ -13,6 +14,7 @@ from backflip.published import RECORD_STEPS, Published
 from backflip.queries import pair_probabilities, select_queries
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir
+from backflip.segments import Segments
 from backflip.settings import SCRIPTED, Settings
 from backflip.store import Store
 from backflip.teachers import Teacher
@@ -39,7 +41,7 @@ class Ask:
 
     def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
         self.run, self.store, self.settings = run, store, settings
-        self.teacher = make_teacher(run, settings)
+        self.teacher = self._make_teacher()
         self.reward = Published(run)
         self.trust = Trust(run, store)
         self._recorded = self._looked = 0
@@ -78,16 +80,27 @@ class Ask:
         ):
             return 0
         rng = np.random.default_rng([self.settings.seed, counts.asked, policy_steps, self.reward.version])
-        # As many as the candidate pairs have sides: reading all that are recent would cost fifty times as much.
-        candidates = self.store.sample(rng, 2 * missing * ask.oversample, ask.recent)
-        if candidates is None:
+        found = self._candidates(rng, missing)
+        if found is None:
             return 0
-        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask)
+        candidates, groups = found
+        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask, groups)
         asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
         if asked and p_left is not None:
             disagreement = float(np.mean([query.disagreement for query in asked]))
             self.run.record(policy_steps, {"ask/disagreement": disagreement, "ask/disagreement_candidates": average})
         return len(asked)
+
+    def _candidates(
+        self, rng: np.random.Generator, missing: int
+    ) -> tuple[Segments, Int64[np.ndarray, " n"] | None] | None:
+        """Segments to choose pairs from, and the groups within which they can be compared, if not all can."""
+        # As many as the candidate pairs have sides: reading all that are recent would cost fifty times as much.
+        sampled = self.store.sample(rng, 2 * missing * self.settings.ask.oversample, self.settings.ask.recent)
+        return None if sampled is None else (sampled, None)
+
+    def _make_teacher(self) -> Teacher:
+        return make_teacher(self.run, self.settings)
 
     def _rerank(self, policy_steps: int) -> None:
         """What nobody holds yet is judged by the new r̂, and taken back where it shows behaviour of long ago."""

@@ -6,11 +6,13 @@ from typing import Any
 from backflip.envs import find_task
 from backflip.envs.facts import facts
 from backflip.fit import FitConfig
+from backflip.lm.tasks import TEXT_TASKS
 from backflip.policies.ppo import PPOConfig
 from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig
 from backflip.reward import RewardConfig
 from backflip.settings import PEOPLE, SCRIPTED, Settings
+from backflip.tuning import TuneConfig
 
 PAPER = Settings(
     task="",
@@ -76,6 +78,32 @@ FAST = Settings(
 )
 """Few labels and few steps: SAC, and what the ablations in docs/log.md found to pay."""
 
+TEXT = Settings(
+    task="",
+    labels=200,
+    steps=50_000,
+    segments_per_rollout=64,
+    checkpoint_steps=10_000,
+    calibrate_on="labelled",
+    reward=RewardConfig(
+        members=5,
+        layers=1,
+        width=64,
+        prior=1.0,  # members that read the same frozen features have to differ somehow (Gleave & Irving 2022)
+    ),
+    fit=FitConfig(
+        error_rate=0.1,  # §2.2.3
+        first_steps=300,
+        steps=100,
+        l2=3e-3,
+        largest_l2=3e-2,
+        l2_rate=1.01,
+    ),
+    ask=AskConfig(selector="variance", initial_fraction=0.2, half_life=2e4, until=0.6, session=10, recent=1024),
+    tune=TuneConfig(),
+)
+"""A language model: completions are segments, a step is one of them."""
+
 PRESETS = {"fast": FAST, "paper": PAPER}
 """Where a run's settings start from; `fast` wherever actions are bounded numbers."""
 
@@ -91,6 +119,8 @@ EXPERIMENTS: dict[str, Settings] = {
 
 PEOPLE_STEPS = 100_000_000
 """Where people teach, they end the run; this is only a bound."""
+SLOW = (PEOPLE,)
+"""Teachers that take their time."""
 
 
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
@@ -106,6 +136,13 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         UnknownTask, MissingExtra: the task cannot be made.
         ValueError: a setting that cannot be.
     """
+    if task in TEXT_TASKS:
+        if preset is not None:
+            raise ValueError(f"presets are for robots; the text task {task} has none, leave --preset out")
+        text: dict[str, Any] = {"mode": "in_turn"}
+        if given.get("teacher", PEOPLE) in SLOW:
+            text = {"mode": "at_once", "steps": PEOPLE_STEPS}
+        return replace(TEXT, **{"task": task, **text, **given})
     named = find_task(task)
     told = facts(named)
     if preset is None:

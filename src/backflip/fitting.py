@@ -19,11 +19,16 @@ class Fit:
 
     def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
         self.run, self.store, self.settings = run, store, settings
-        told = facts(find_task(settings.task))
-        inputs = Inputs(told.observation_shape, told.action_size, told.discrete, told.first_action)
-        self.fitter = Fitter(RewardEnsemble(inputs, settings.reward, settings.seed), settings.fit, settings.seed)
+        self.fitter = Fitter(
+            RewardEnsemble(self._inputs(), settings.reward, settings.seed), settings.fit, settings.seed
+        )
         self.version = 0
         self._calibrated_at = 0
+
+    def _inputs(self) -> Inputs:
+        """What r̂ reads of a step."""
+        told = facts(find_task(self.settings.task))
+        return Inputs(told.observation_shape, told.action_size, told.discrete, told.first_action)
 
     def step(self) -> bool:
         """Take in new answers and fit; False if there was nothing new."""

@@ -10,6 +10,7 @@ reproducible (`in_turn`), or in a process each, where nobody waits for anybody (
 
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,11 +26,22 @@ from backflip.rundir import RunDir
 from backflip.settings import Settings
 from backflip.store import Store
 
+
+@dataclass(frozen=True)
+class Parts:
+    """What acts, asks and fits in a run: robots by default; a language model's are in `backflip.lm.run`."""
+
+    act: Callable[[RunDir, Store, Settings], Any] = Act
+    ask: Callable[[RunDir, Store, Settings], Ask] = Ask
+    fit: Callable[[RunDir, Store, Settings], Fit] = Fit
+
+
+ROBOTS = Parts()
 IDLE_SECONDS = 0.05
 """How long a part that has nothing to do waits before it looks again."""
 
 
-def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None) -> None:
+def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts = ROBOTS) -> None:
     """The method in one process, one part after the other, reproducible from its seed; goes on where the run stands.
 
     All that happens between two checkpoints is one transaction, which ends with the name of the checkpoint it belongs
@@ -38,7 +50,8 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None) -> None:
     settings = Settings.from_dict(run.settings)
     one_thread()
     with run.owned(), closing(run.store()) as store:
-        act, ask, fit = Act(run, store, settings), Ask(run, store, settings), Fit(run, store, settings)
+        act = parts.act(run, store, settings)
+        ask, fit = parts.ask(run, store, settings), parts.fit(run, store, settings)
         store.clock = lambda: float(act.policy.steps)
         number = _go_back(run, store, act, fit)
         run.tell("run", state="running")
@@ -57,7 +70,7 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None) -> None:
         run.tell("run", state="finished")
 
 
-def _go_back(run: RunDir, store: Store, act: Act, fit: Fit) -> int:
+def _go_back(run: RunDir, store: Store, act: Any, fit: Fit) -> int:
     """To the checkpoint that the database belongs to: what was written after it is forgotten."""
     number, position = (int(part) for part in (store.noted("checkpoint") or "0 0").split())
     run.forget_metrics(position)
@@ -75,6 +88,7 @@ def at_once(
     watch: Callable[[], None] = lambda: None,
     interrupted: Callable[[], bool] = lambda: False,
     beside: Mapping[str, tuple[Part, tuple[Any, ...]]] = MappingProxyType({}),
+    parts: Parts = ROBOTS,
 ) -> bool:
     """The method in a process each for acting, asking and fitting; nobody waits for anybody. §2.2
 
@@ -87,7 +101,7 @@ def at_once(
     Raises:
         PartDied: a part failed; its traceback is in the message, and the run can be resumed.
     """
-    ours = {name: (part, (run.path,)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
+    ours = {name: (part, (run.path, parts)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
     with run.owned():
         run.tell("run", state="running")
         run.forget_torn("reward")
@@ -101,11 +115,11 @@ def at_once(
         return finished
 
 
-def act_on(path: Path, stop: Stop) -> None:
+def act_on(path: Path, parts: Parts, stop: Stop) -> None:
     """Act until the steps are used up or it is time to stop, and save."""
     run, settings = _enter(path)
     with closing(run.store()) as store:
-        act = Act(run, store, settings)
+        act = parts.act(run, store, settings)
         act.load()
         number = run.newest_number("act") or 0
         saved = act.policy.steps
@@ -119,21 +133,21 @@ def act_on(path: Path, stop: Stop) -> None:
         act.tell("finished" if act.done else "stopped")
 
 
-def ask_on(path: Path, stop: Stop) -> None:
+def ask_on(path: Path, parts: Parts, stop: Stop) -> None:
     """Ask until it is time to stop."""
     run, settings = _enter(path)
     with closing(run.store()) as store:
-        ask = Ask(run, store, settings)
+        ask = parts.ask(run, store, settings)
         while not stop.is_set():
             if not ask.step():
                 stop.wait(IDLE_SECONDS)
 
 
-def fit_on(path: Path, stop: Stop) -> None:
+def fit_on(path: Path, parts: Parts, stop: Stop) -> None:
     """Fit until it is time to stop, and save."""
     run, settings = _enter(path)
     with closing(run.store()) as store:
-        fit = Fit(run, store, settings)
+        fit = parts.fit(run, store, settings)
         fit.load()
         fit.publish_again()
         number = run.newest_number("fit") or 0

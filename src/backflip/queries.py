@@ -112,31 +112,53 @@ def random_pairs(rng: np.random.Generator, segments: int, count: int) -> Int64[n
     return np.concatenate(orders)[:count]
 
 
+def pairs_within(rng: np.random.Generator, groups: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, "q 2"]:
+    """At most `count` different pairs of two positions of the same group, in random order and with random sides."""
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    found = [(a, b) for group in members for i, a in enumerate(group.tolist()) for b in group[i + 1 :].tolist()]
+    pairs = np.array(found, np.int64).reshape(-1, 2)
+    pairs = pairs[rng.permutation(len(pairs))[:count]]
+    exchanged = rng.random(len(pairs)) < 0.5
+    pairs[exchanged] = pairs[exchanged][:, ::-1]
+    return pairs
+
+
 def select_queries(
     rng: np.random.Generator,
     ensemble: RewardEnsemble | None,
     segments: Segments,
     count: int,
     config: AskConfig | None = None,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
     """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
     A segment is used once as long as there are enough, a pair is never chosen twice. Without an ensemble, or with the
     selector "uniform", the first candidates are taken.
 
+    Args:
+        groups: only segments of the same group are compared, and no two pairs are of one group as long as there are
+            others: a prompt's completions tell less the more of them are asked about.
+
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.
     """
     config = config or AskConfig()
-    pairs = random_pairs(rng, len(segments), count * config.oversample)
+    if groups is None:
+        pairs = random_pairs(rng, len(segments), count * config.oversample)
+        used = pairs
+    else:
+        pairs = pairs_within(rng, groups, count * config.oversample)
+        used = np.repeat(groups[pairs[:, :1]], 2, axis=1)
     if ensemble is None or len(pairs) == 0:
-        return pairs[_distinct(pairs, count)], None, 0.0
+        return pairs[_distinct(pairs, count, used)], None, 0.0
     predicted = pair_probabilities(ensemble, segments, pairs, config.error_rate)
     order = np.argsort(-score(predicted, config.selector), kind="stable")
     if config.selector == "diverse":
         order = order[: SHORTLIST * count]
         order = order[spread_out(pair_features(ensemble, segments, pairs[order]), len(order))]
-    chosen = order[_distinct(pairs[order], count)]
+    chosen = order[_distinct(pairs[order], count, used[order])]
     return pairs[chosen], predicted[:, chosen], float(predicted.var(axis=0).mean())
 
 
@@ -188,21 +210,21 @@ def spread_out(features: Float32[np.ndarray, "q i"], count: int) -> Int64[np.nda
     return np.array(chosen, np.int64)
 
 
-def _distinct(pairs: Int64[np.ndarray, "q 2"], count: int) -> Int64[np.ndarray, " c"]:
-    """Positions of the first `count` pairs, no pair twice, those that share no segment with a chosen one first."""
+def _distinct(pairs: Int64[np.ndarray, "q 2"], count: int, uses: Int64[np.ndarray, "q 2"]) -> Int64[np.ndarray, " c"]:
+    """Positions of the first `count` pairs, no pair twice, those first that use nothing that a chosen one uses."""
     seen: set[frozenset[int]] = set()
     used: set[int] = set()
     fresh: list[int] = []
     others: list[int] = []
-    for position, (left, right) in enumerate(pairs.tolist()):
+    for position, ((left, right), uses_up) in enumerate(zip(pairs.tolist(), uses.tolist(), strict=True)):
         pair = frozenset((left, right))
         if pair in seen:
             continue
         seen.add(pair)
-        if used & pair:
+        if used & set(uses_up):
             others.append(position)
             continue
-        used |= pair
+        used |= set(uses_up)
         fresh.append(position)
         if len(fresh) == count:
             break

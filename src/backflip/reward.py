@@ -16,6 +16,8 @@ from backflip.segments import Array
 
 LEAK = 0.01
 """Slope of the leaky ReLU below zero (A.1)."""
+PRIORS = 1
+"""Keys the draws of the networks that stay as they are."""
 SMALLEST_DEVIATION = 1e-2
 """Inputs that hardly moved while the statistics were taken are not blown up beyond this."""
 
@@ -34,10 +36,15 @@ class RewardConfig:
     """Bound each output by a tanh (PEBBLE): far from everything that was compared, r̂ cannot be large."""
     deviation: float = 1.0
     """Standard deviation of each member's output on recent behaviour (A.1)."""
+    prior: float = 0.0
+    """To each member's output so much of a network is added that stays as it was drawn (Osband et al. 2018): members
+    that read the same frozen features then differ wherever nothing was compared."""
 
     def __post_init__(self) -> None:
-        if min(self.members, self.width) < 1 or self.layers < 0 or self.deviation <= 0:
-            raise ValueError(f"{self} is no ensemble: members and width are at least 1, layers 0, deviation above 0")
+        if min(self.members, self.width) < 1 or self.layers < 0 or self.deviation <= 0 or self.prior < 0:
+            raise ValueError(
+                f"{self} is no ensemble: members and width are at least 1, layers and prior 0, deviation above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,17 +79,9 @@ class RewardEnsemble:
         self.inputs = inputs
         self.config = config or RewardConfig()
         members = self.config.members
-        sizes = [inputs.size, *[self.config.width] * self.config.layers, 1]
-        self.parameters: list[Tensor] = []
-        for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
-            bound = 1 / math.sqrt(before)
-            # Keyed by member, so that a larger ensemble contains the smaller one.
-            drawn = [
-                np.random.default_rng([seed, member, layer]).uniform(-bound, bound, (before + 1, after))
-                for member in range(members)
-            ]
-            stacked = torch.from_numpy(np.stack(drawn).astype(np.float32))
-            self.parameters += [stacked[:, :-1].contiguous(), stacked[:, -1:].contiguous()]
+        self.parameters = self._drawn(seed)
+        self.priors = self._drawn(seed, PRIORS) if self.config.prior else []
+        """Like `parameters`, but never moved by fitting."""
         self.input_mean = torch.zeros(inputs.observation_size)
         self.input_deviation = torch.ones(inputs.observation_size)
         self.output_mean = torch.zeros(members)
@@ -90,6 +89,20 @@ class RewardEnsemble:
         self.baseline = 0.0
         """Mean reward of the untrained policy's behaviour: r̂ has mean 0 on recent behaviour, so that only the distance
         from here says how far the policy has come."""
+
+    def _drawn(self, *key: int) -> list[Tensor]:
+        """Weights and biases of untrained networks; keyed by member, so that a larger ensemble contains a smaller."""
+        sizes = [self.inputs.size, *[self.config.width] * self.config.layers, 1]
+        layers: list[Tensor] = []
+        for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
+            bound = 1 / math.sqrt(before)
+            drawn = [
+                np.random.default_rng([key[0], member, layer, *key[1:]]).uniform(-bound, bound, (before + 1, after))
+                for member in range(self.config.members)
+            ]
+            stacked = torch.from_numpy(np.stack(drawn).astype(np.float32))
+            layers += [stacked[:, :-1].contiguous(), stacked[:, -1:].contiguous()]
+        return layers
 
     @property
     def members(self) -> int:
@@ -104,6 +117,8 @@ class RewardEnsemble:
             np.ascontiguousarray(observations, np.float32).reshape(-1, self.inputs.observation_size)
         )
         standard = (flat - self.input_mean) / self.input_deviation
+        if self.inputs.action_size == 0:
+            return standard
         if self.inputs.discrete:
             choices = torch.from_numpy(np.ascontiguousarray(actions, np.int64).reshape(-1)) - self.inputs.first_action
             action = torch.nn.functional.one_hot(choices, self.inputs.action_size).float()
@@ -113,13 +128,19 @@ class RewardEnsemble:
 
     def forward(self, features: Float[Tensor, "b i"]) -> Float[Tensor, "m b"]:
         """Every member's output for every step, not normalised, in one batched call a layer."""
+        output = self._through(self.parameters, features)
+        if self.priors:
+            output = output + self.config.prior * self._through(self.priors, features)
+        return torch.tanh(output) if self.config.bounded else output
+
+    def _through(self, parameters: list[Tensor], features: Float[Tensor, "b i"]) -> Float[Tensor, "m b"]:
         x = features.expand(self.members, *features.shape)
-        layers = len(self.parameters) // 2
+        layers = len(parameters) // 2
         for layer in range(layers):
-            x = torch.baddbmm(self.parameters[2 * layer + 1], x, self.parameters[2 * layer])
+            x = torch.baddbmm(parameters[2 * layer + 1], x, parameters[2 * layer])
             if layer + 1 < layers:
                 x = torch.nn.functional.leaky_relu(x, LEAK)
-        return torch.tanh(x[..., 0]) if self.config.bounded else x[..., 0]
+        return x[..., 0]
 
     def raw(
         self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
@@ -145,11 +166,11 @@ class RewardEnsemble:
         mean, deviation = self.input_mean, self.input_deviation
         self.standardise_inputs(observations)
         scale = self.input_deviation / deviation
-        weights, bias = self.parameters[0], self.parameters[1]
         seen = slice(0, self.inputs.observation_size)
         with torch.no_grad():
-            bias += torch.einsum("i,mio->mo", (self.input_mean - mean) / deviation, weights[:, seen])[:, None]
-            weights[:, seen] *= scale[:, None]
+            for weights, bias in [self.parameters[:2], self.priors[:2]][: 2 if self.priors else 1]:
+                bias += torch.einsum("i,mio->mo", (self.input_mean - mean) / deviation, weights[:, seen])[:, None]
+                weights[:, seen] *= scale[:, None]
         return scale
 
     def calibrate(self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]) -> None:
@@ -191,6 +212,7 @@ class RewardEnsemble:
     def save(self, path: Path) -> None:
         """Write everything into one safetensors file."""
         arrays = {f"parameter_{i}": p.detach().numpy() for i, p in enumerate(self.parameters)}
+        arrays |= {f"prior_{i}": p.numpy() for i, p in enumerate(self.priors)}
         for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
             arrays[name] = getattr(self, name).numpy()
         save_arrays(path, arrays, {"inputs": vars(self.inputs), "config": vars(self.config), "baseline": self.baseline})
@@ -210,6 +232,8 @@ class RewardEnsemble:
             ensemble.baseline = float(meta["baseline"])
             for i, parameter in enumerate(ensemble.parameters):
                 ensemble.parameters[i] = _like(parameter, arrays[f"parameter_{i}"])
+            for i, prior in enumerate(ensemble.priors):
+                ensemble.priors[i] = _like(prior, arrays[f"prior_{i}"])
             for name in ("input_mean", "input_deviation", "output_mean", "output_deviation"):
                 setattr(ensemble, name, _like(getattr(ensemble, name), arrays[name]))
         except (KeyError, TypeError, ValueError) as error:

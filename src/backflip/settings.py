@@ -10,6 +10,7 @@ from backflip.queries import AskConfig, LabelSchedule
 from backflip.reward import RewardConfig
 from backflip.teachers.oracle import FALLIBLE
 from backflip.teachers.people import PeopleConfig
+from backflip.tuning import TuneConfig
 
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
@@ -66,6 +67,8 @@ class Settings:
     fit: FitConfig = field(default_factory=FitConfig)
     ask: AskConfig = field(default_factory=AskConfig)
     people: PeopleConfig = field(default_factory=PeopleConfig)
+    tune: TuneConfig | None = None
+    """How a language model is tuned, in the runs whose segments are completions; a step is then a completion."""
 
     def __post_init__(self) -> None:
         teachers = (PEOPLE, SCRIPTED, *FALLIBLE)
@@ -94,6 +97,11 @@ class Settings:
             raise ValueError(
                 "people cannot answer in turn: the run would stand still between answers; use --mode at_once"
             )
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a language model is tuned."""
+        return self.tune is not None
 
     @property
     def asks_people(self) -> bool:
@@ -130,7 +138,8 @@ class Settings:
     @property
     def steps_before_training(self) -> int:
         """Environment steps without r̂ at least."""
-        return self.exploration.random_steps + self.exploration.entropy_steps if self.policy == "sac" else 0
+        explores = self.policy == "sac" and not self.is_text
+        return self.exploration.random_steps + self.exploration.entropy_steps if explores else 0
 
     @property
     def labels_before_training(self) -> int:
@@ -167,6 +176,9 @@ class Settings:
             if "band" in inner:
                 inner["band"] = tuple(inner["band"])
             plain[name] = part(**inner)
+        if plain.get("tune") is not None:
+            known = {f.name for f in fields(TuneConfig)}
+            plain["tune"] = TuneConfig(**{key: value for key, value in plain["tune"].items() if key in known})
         return cls(**plain)
 
 

@@ -100,10 +100,10 @@ class Store:
         with self.transaction() as c:
             return stored_segments.add(c, segments, keep)
 
-    def recent(self, count: int) -> Segments | None:
-        """The newest segments, oldest of them first, without states; None while there are none."""
+    def recent(self, count: int, states: bool = False) -> Segments | None:
+        """The newest segments, oldest of them first; None while there are none."""
         with self.reading() as c:
-            return stored_segments.recent(c, count)
+            return stored_segments.recent(c, count, states)
 
     def sample(self, rng: np.random.Generator, count: int, among: int) -> Segments | None:
         """`count` segments drawn uniformly from the newest `among`, without states; None while there are none."""

@@ -74,9 +74,9 @@ def _columns(states: bool) -> list["sa.Column[object]"]:
     return [column for column in segment.c if column.name != "clip" and (states or column.name != "states")]
 
 
-def recent(c: sa.Connection, count: int) -> Segments | None:
-    """The newest segments, oldest of them first, without states; None while there are none."""
-    newest = sa.select(*_columns(states=False)).order_by(segment.c.id.desc()).limit(count)
+def recent(c: sa.Connection, count: int, states: bool = False) -> Segments | None:
+    """The newest segments, oldest of them first; None while there are none."""
+    newest = sa.select(*_columns(states)).order_by(segment.c.id.desc()).limit(count)
     rows = c.execute(newest).all()
     layout = layout_of(c)
     return unpack(rows[::-1], layout) if rows and layout else None

@@ -1,0 +1,255 @@
+"""Language models from a folder, a GGUF file or a hub; the policy beside its frozen original."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from backflip.segments import Array
+
+LARGE = 50_000_000
+"""Models with more weights are tuned by adapters, unless something else is said."""
+LORA_RANK = 16
+
+
+class ModelError(Exception):
+    """A language model that cannot be used; the message says which, why and what to do."""
+
+
+@dataclass
+class Causal:
+    """A causal language model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a hidden state."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text as it stands, without any that mark its beginning or end."""
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of some tokens, up to the first that ends it."""
+        if self.end in tokens:
+            tokens = tokens[: tokens.index(self.end)]
+        found: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return found
+
+
+def load(source: str) -> Causal:
+    """A causal language model with float32 weights, and its tokenizer.
+
+    Args:
+        source: a folder of transformers' format, a GGUF file, or a hub's id.
+
+    Raises:
+        ModelError: there is none, it cannot be read, has no tokenizer, or memory does not suffice.
+    """
+    transformers = _transformers()
+    path = Path(source).expanduser()
+    place, options = source, {}
+    if path.suffix == ".gguf" and path.is_file():
+        place, options = str(path.parent), {"gguf_file": path.name}
+    elif path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{source} is no model: it has no config.json; give a folder that save_pretrained wrote")
+        place = str(path)
+    elif source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{source} does not exist; give a model's folder, a GGUF file, a hub's id, or leave --model out"
+        )
+    try:
+        with _quiet():
+            model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+    except (MemoryError, RuntimeError) as error:
+        raise ModelError(f"{source} does not fit into memory ({_first_line(error)}); use a smaller model") from error
+    except Exception as error:  # transformers raises nearly anything
+        raise ModelError(f"{source} cannot be loaded as a causal language model ({_first_line(error)})") from error
+    try:
+        with _quiet():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+    except Exception as error:
+        raise ModelError(
+            f"{source} has no tokenizer that can be loaded ({_first_line(error)}); save it beside the model"
+        ) from error
+    return Causal(_plain(model, transformers), _with_end(tokenizer, source), source)
+
+
+def load_encoder(source: str) -> tuple[Any, Any]:
+    """A frozen text encoder and its tokenizer, from a folder or a hub's id.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    transformers = _transformers()
+    try:
+        with _quiet():
+            model = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except Exception as error:
+        raise ModelError(f"{source} cannot be loaded as a text encoder ({_first_line(error)})") from error
+    model.eval()
+    return model, tokenizer
+
+
+def _plain(model: Any, transformers: Any) -> Any:
+    """The model without what a GGUF file left on it, in evaluation mode: tuning never uses dropout."""
+    if getattr(model, "hf_quantizer", None) is not None or hasattr(model.config, "quantization_config"):
+        weights = model.state_dict()
+        config = type(model.config).from_dict(
+            {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+        )
+        fresh = type(model)(config)
+        fresh.load_state_dict(weights)
+        fresh.generation_config = transformers.GenerationConfig.from_model_config(config)
+        model = fresh
+    model.eval()
+    return model
+
+
+def _with_end(tokenizer: Any, source: str) -> Any:
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {source} has no token that ends a text; set its eos_token and save it again"
+        )
+    return tokenizer
+
+
+def adapted(model: Any, rank: int | None) -> Any:
+    """The model to tune: with adapters of a rank (peft), or with all its weights if that is 0."""
+    if rank is None:
+        rank = LORA_RANK if sum(p.numel() for p in model.parameters()) > LARGE else 0
+    if rank == 0:
+        return model
+    try:
+        import peft
+    except ImportError as error:
+        raise ModelError("tuning adapters needs peft: pip install 'backflip[lm]'") from error
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
+    )
+    with _quiet():
+        return peft.get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def original_of(policy: Any) -> Iterator[None]:
+    """Inside, a model with adapters is the original: they are switched off."""
+    if hasattr(policy, "disable_adapter"):
+        with policy.disable_adapter():
+            yield
+    else:
+        yield
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n completions with their prompts: prompts padded at the left, completions at the right."""
+
+    prompts: Int64[Tensor, "n p"]
+    prompt_mask: Float[Tensor, "n p"]
+    responses: Int64[Tensor, "n t"]
+    mask: Float[Tensor, "n t"]
+    """1 for the tokens of a completion, the one that ends it included."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: Any) -> "Batch":
+        """Some of them."""
+        return Batch(self.prompts[index], self.prompt_mask[index], self.responses[index], self.mask[index])
+
+
+def positions(mask: Float[Tensor, "n s"]) -> Int64[Tensor, "n s"]:
+    """The position of each token, counted from the first that is not padding."""
+    return (mask.long().cumsum(1) - 1).clamp_(min=0)
+
+
+def forward(model: Any, batch: Batch, hidden: bool = False) -> tuple[Float[Tensor, "n t v"], tuple[Tensor, ...] | None]:
+    """Logits of each token of the completions, before it is known, and if asked all hidden states [n p+t h]."""
+    tokens = torch.cat([batch.prompts, batch.responses], 1)
+    mask = torch.cat([batch.prompt_mask, batch.mask], 1)
+    t = batch.responses.shape[1]
+    out = model(
+        input_ids=tokens,
+        attention_mask=mask.long(),
+        position_ids=positions(mask),
+        use_cache=False,
+        output_hidden_states=hidden,
+        logits_to_keep=t + 1,
+    )
+    return out.logits[:, -t - 1 : -1], out.hidden_states if hidden else None
+
+
+def log_probabilities(
+    logits: Float[Tensor, "n t v"], responses: Int64[Tensor, "n t"], temperature: float
+) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t v"]]:
+    """log π of the tokens that were drawn, and of the whole vocabulary."""
+    table = torch.log_softmax(logits.float() / temperature, -1)
+    return table.gather(2, responses[..., None])[..., 0], table
+
+
+def arrays(model: Any) -> dict[str, Array]:
+    """The weights that tuning moves, by name."""
+    return {name: p.detach().cpu().numpy() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put_back(model: Any, saved: dict[str, Array], where: Path) -> None:
+    """Set the weights that tuning moves to what `arrays` gave.
+
+    Raises:
+        ModelError: they are of another model.
+    """
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if not p.requires_grad:
+                continue
+            if name not in saved or saved[name].shape != tuple(p.shape):
+                raise ModelError(f"{where} was tuned from another model: {name} differs; give the model it began with")
+            p.copy_(torch.from_numpy(saved[name]))
+
+
+def _transformers() -> Any:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import transformers
+    except ImportError as error:
+        raise ModelError("tuning a language model needs transformers: pip install 'backflip[lm]'") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and reports of transformers."""
+    transformers = _transformers()
+    level = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

