@@ -355,7 +355,7 @@ def test_teachers_modes_and_sinks_are_those_that_settings_know() -> None:
     from backflip.sinks import SINKS
     from backflip.teachers.oracle import FALLIBLE
 
-    assert set(get_args(cli.Teacher)) == {settings.PEOPLE, settings.SCRIPTED, *FALLIBLE}
+    assert set(get_args(cli.Teacher)) == {settings.PEOPLE, settings.SCRIPTED, settings.JUDGE, *FALLIBLE}
     assert get_args(cli.Mode) == get_args(settings.Mode)
     assert get_args(cli.Log) == get_args(settings.Log) == tuple(SINKS)
 

@@ -51,7 +51,7 @@ def test_values_that_this_version_does_not_know_are_left_out_and_missing_ones_ha
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"teacher": "nobody"}, r"no teacher is called 'nobody'; there are: people, scripted, oracle, .*equal"),
+        ({"teacher": "nobody"}, r"no teacher is called 'nobody'; there are: people, scripted, judge, oracle, .*equal"),
         ({"labels": 0}, "labels is 0 and steps is 2000000; both must be at least 1"),
         ({"steps": 0}, "labels is 700 and steps is 0; both must be at least 1"),
         ({"seed": -1}, "seed is -1; it must not be negative"),

@@ -37,7 +37,7 @@ class Act:
         self.reward = Published(run)
         self._recorded = (0, time.perf_counter())
         self._pace = 0.0
-        self._films_as_it_happens = settings.asks_people and not has_simulator_state(collector.task)
+        self._films_as_it_happens = settings.shows_clips and not has_simulator_state(collector.task)
         self._filmed_at = -FILM_SECONDS
 
     @property
@@ -169,7 +169,7 @@ def make_policy(settings: Settings, segment_steps: int) -> Policy:
     """An untrained policy in fresh environments; its rollouts are at least as long as a segment."""
     task = find_task(settings.task)
     environments = settings.ppo.environments if settings.policy == "ppo" else settings.sac.environments
-    filmed = (FILMED if settings.asks_people else environments) if settings.needs_states else 0
+    filmed = (FILMED if settings.shows_clips else environments) if settings.needs_states else 0
     collector = Collector(task.in_training(), environments, reset_seed(settings.seed, 0), filmed)
     if settings.policy == "sac":
         return SAC(

@@ -19,9 +19,10 @@ from backflip.loop import ROBOTS, Parts, at_once, in_turn
 from backflip.processes import Part
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
-from backflip.settings import PEOPLE, SCRIPTED, Mode, Settings
+from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Mode, Settings
 from backflip.sinks import must_be_installed
 from backflip.store import Store
+from backflip.teachers.endpoint import Endpoint, NotSet
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def train(
 
     Args:
         task: a name from `backflip tasks`, or any Gymnasium id.
-        teacher: people, scripted, oracle, stochastic, mistake, skip, myopic or equal.
+        teacher: people, judge, scripted, oracle, stochastic, mistake, skip, myopic or equal.
         preset: fast (SAC, few labels) or paper; by default fast wherever actions are numbers with bounds.
         labels: comparisons to ask for in all; by default the preset's.
         steps: environment steps; by default the preset's, and with people as many as they like.
@@ -76,7 +77,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
 
     Raises:
         UnknownTask: no such task or environment.
-        ValueError: the teacher and the task do not fit.
+        ValueError: the teacher and the task do not fit, or nothing says which model is the judge.
         MissingExtra: the environment needs a package that is not installed.
         RunError: the directory cannot be made, or the database belongs to another run.
         StoreError: the database cannot be used.
@@ -86,6 +87,8 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         must_be_installed(sink)
     if settings.store:
         _must_be_empty(settings.store)
+    if settings.teacher == JUDGE:
+        Endpoint.from_environment()
     if settings.is_text:
         from backflip.lm.run import start as start_text
 
@@ -97,7 +100,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
             f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
         )
     _must_be_teachable(task, settings)
-    if settings.asks_people:
+    if settings.shows_clips:
         _must_be_drawable(task)
     name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
@@ -111,7 +114,7 @@ def _must_be_teachable(task: Task, settings: Settings) -> None:
             raise ValueError(
                 f"{task.name} has no script that could judge its clips in a person's place; use --teacher {other}"
             )
-    elif not settings.asks_people and not task.has_true_reward:
+    elif settings.reads_true_reward and not task.has_true_reward:
         or_script = ", or by a script in their place: --teacher scripted" if task.script else ""
         raise ValueError(
             f"{task.name} has no reward that an oracle could read; it is taught by people: --teacher people{or_script}"
@@ -156,12 +159,17 @@ def go_on(
         say: told in a sentence when measurements can no longer go somewhere; the run does not end for that.
 
     Raises:
-        RunError: the run directory cannot be used, or is in use.
+        RunError: the run directory cannot be used, is in use, or nothing says which model is its judge.
         PartDied: a part failed; its traceback is in the message. Nothing is lost, the run can be resumed.
         SinkError: measurements should go somewhere whose package is not installed.
     """
     run.store(check=True).close()
     settings = Settings.from_dict(run.settings)
+    if settings.teacher == JUDGE:
+        try:
+            Endpoint.from_environment()
+        except NotSet as error:
+            raise RunError(str(error)) from None
     with followers(run, settings.log if log is None else log, say) as companions:
 
         def look() -> None:

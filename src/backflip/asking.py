@@ -15,9 +15,11 @@ from backflip.queries import pair_probabilities, select_queries
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir
 from backflip.segments import Segments
-from backflip.settings import SCRIPTED, Settings
+from backflip.settings import JUDGE, SCRIPTED, Settings
 from backflip.store import Store
 from backflip.teachers import Teacher
+from backflip.teachers.endpoint import Endpoint
+from backflip.teachers.judge import Judge
 from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
 from backflip.teachers.scripted import Scripted
@@ -169,6 +171,9 @@ def make_teacher(run: RunDir, settings: Settings) -> Teacher:
     task = find_task(settings.task)
     if settings.asks_people:
         return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)), settings.people)
+    if settings.teacher == JUDGE:
+        question = run.settings.get("question") or task.question
+        return Judge(Endpoint.from_environment(), question, lambda states, length: draw_segment(task, states, length))
     if settings.teacher == SCRIPTED:
         script, rate = task.script, facts(task).steps_per_second
         assert script is not None  # api.start saw to it

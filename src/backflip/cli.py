@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from backflip.settings import Settings
 
-Teacher = Literal["people", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
+Teacher = Literal["people", "judge", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
 Mode = Literal["in_turn", "at_once"]
 Preset = Literal["fast", "paper"]
 Log = Literal["tensorboard", "wandb", "trackio"]
@@ -94,8 +94,8 @@ def train(
 
     Args:
         task: a name from `backflip tasks`, or any Gymnasium id.
-        teacher: people (the default) answer on the page; scripted judges a new behaviour in their place; the others are
-            synthetic and read the true reward.
+        teacher: people (the default) answer on the page; judge is a language model (see docs/judge.md);
+            scripted judges a new behaviour in their place; the others are synthetic and read the true reward.
         preset: fast (SAC, few labels) or paper (as the paper has it); by default fast wherever it can act.
         labels: comparisons to ask for in all; by default 200, in the paper's preset 700.
         steps: environment steps; by default 300,000, in the paper's preset 2 million, and with people until you end it.

@@ -11,7 +11,7 @@ from backflip.policies.ppo import PPOConfig
 from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig
 from backflip.reward import RewardConfig
-from backflip.settings import PEOPLE, SCRIPTED, Settings
+from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Settings
 from backflip.tuning import TuneConfig
 
 PAPER = Settings(
@@ -126,8 +126,8 @@ SLOW = (PEOPLE,)
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
-    People and scripts see clips of 1.5 seconds in either preset; the segments of `fast` are else a third of an episode
-    at most. People end the run themselves.
+    People, models and scripts see clips of 1.5 seconds in either preset; the segments of `fast` are else a third of an
+    episode at most. People end the run themselves.
 
     Args:
         preset: fast or paper; by default fast, where the actions are numbers with bounds, as SAC needs them.
@@ -154,7 +154,9 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     teacher = given.get("teacher", PEOPLE)
     if teacher == PEOPLE:
         usual = {"mode": "at_once", "steps": PEOPLE_STEPS}
-    if teacher in (PEOPLE, SCRIPTED):
+    if teacher == JUDGE:
+        usual["mode"] = "at_once"
+    if teacher in (PEOPLE, SCRIPTED, JUDGE):
         usual["segment_steps"] = None
     elif base.segment_steps and told.episode_steps:
         usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 3))

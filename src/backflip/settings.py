@@ -19,6 +19,7 @@ SPARE_STEPS = 100_000
 """By so much a run may miss its end: it goes on to the end of a rollout."""
 PEOPLE = "people"
 SCRIPTED = "scripted"
+JUDGE = "judge"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Settings:
 
     task: str
     teacher: str = PEOPLE
-    """people, scripted (a script in their place), oracle, or one of B-Pref's fallible teachers."""
+    """people, judge (a language model), scripted (a script in their place), oracle, or a fallible one."""
     labels: int = 700
     """Comparisons to ask for in all (§3.1.1)."""
     steps: int = 2_000_000
@@ -71,7 +72,7 @@ class Settings:
     """How a language model is tuned, in the runs whose segments are completions; a step is then a completion."""
 
     def __post_init__(self) -> None:
-        teachers = (PEOPLE, SCRIPTED, *FALLIBLE)
+        teachers = (PEOPLE, SCRIPTED, JUDGE, *FALLIBLE)
         if self.teacher not in teachers:
             raise ValueError(f"no teacher is called {self.teacher!r}; there are: {', '.join(teachers)}")
         if self.labels < 1 or self.steps < 1:
@@ -98,6 +99,11 @@ class Settings:
                 "people cannot answer in turn: the run would stand still between answers; use --mode at_once"
             )
 
+        if self.teacher == JUDGE and self.mode == "in_turn":
+            raise ValueError(
+                "a judge cannot answer in turn: a run that is killed loses what replies cost; use --mode at_once"
+            )
+
     @property
     def is_text(self) -> bool:
         """Whether a language model is tuned."""
@@ -110,8 +116,18 @@ class Settings:
 
     @property
     def needs_states(self) -> bool:
-        """Whether the teacher looks at the simulator's states: people at what is drawn from them, a script at them."""
-        return self.teacher in (PEOPLE, SCRIPTED)
+        """Whether the teacher looks at the simulator's states: a script at them, others at what is drawn from them."""
+        return self.teacher == SCRIPTED or self.shows_clips
+
+    @property
+    def shows_clips(self) -> bool:
+        """Whether the teacher looks at clips: people, or a model that sees."""
+        return self.teacher in (PEOPLE, JUDGE)
+
+    @property
+    def reads_true_reward(self) -> bool:
+        """Whether the teacher answers from the true reward."""
+        return self.teacher in FALLIBLE
 
     @property
     def schedule(self) -> LabelSchedule:

@@ -119,12 +119,13 @@ def _with_names(record: Record, names: dict[int, str]) -> Record:
 
 def nameless(events: list[Record]) -> list[Record]:
     """The same events; annotators become annotator-1, annotator-2 ... in the order of their first answers."""
-    from backflip.settings import SCRIPTED  # these two bring PyTorch, for which an error message should not wait
+    from backflip.settings import JUDGE, SCRIPTED  # these two bring PyTorch, for which an error message should not wait
     from backflip.teachers.oracle import FALLIBLE
 
     answers_first = sorted(events, key=lambda record: record["kind"] not in CHOICES)
-    people = dict.fromkeys(record["teacher"] for record in answers_first)
-    called = {name: f"{NAMELESS}{i}" for i, name in enumerate((p for p in people if p not in {SCRIPTED, *FALLIBLE}), 1)}
+    synthetic = {SCRIPTED, JUDGE, *FALLIBLE}
+    people = dict.fromkeys(record["teacher"] for record in answers_first if record["teacher"] not in synthetic)
+    called = {name: f"{NAMELESS}{i}" for i, name in enumerate(people, 1)}
     return [{**record, "teacher": called.get(record["teacher"], record["teacher"])} for record in events]
 
 

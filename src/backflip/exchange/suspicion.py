@@ -10,7 +10,7 @@ from backflip.exchange.bundle import About, ExchangeError
 from backflip.packing import ARRAYS, Layout
 from backflip.rundir import RunDir
 from backflip.segments import Segments
-from backflip.settings import PEOPLE, SCRIPTED, Settings
+from backflip.settings import Settings
 from backflip.store import Store
 from backflip.stored_segments import layout_of
 
@@ -87,7 +87,7 @@ def must_be_sound(source: str, segments: Segments, wanted: Wanted) -> None:
     """
     for name in ARRAYS:
         values = getattr(segments, name)
-        may_lack = name == "true_rewards" and wanted.settings.teacher in (PEOPLE, SCRIPTED)
+        may_lack = name == "true_rewards" and not wanted.settings.reads_true_reward
         if values.dtype.kind == "f" and (np.isinf(values) if may_lack else ~np.isfinite(values)).any():
             oracle = "; the run's teacher reads them" if name == "true_rewards" else ""
             raise ExchangeError(f"{source}: the {name} of a segment are not all finite numbers{oracle}")
