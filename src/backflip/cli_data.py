@@ -20,6 +20,8 @@ def export_run(
     events: Annotated[Path | None, File] = None,
     preferences: Annotated[Path | None, File] = None,
     minari: Annotated[str | None, Dataset] = None,
+    trl: Annotated[Path | None, File] = None,
+    dialogues: Annotated[Path | None, File] = None,
     card: Annotated[Path | None, Folder] = None,
     licence: str = "unknown",
     clip: Annotated[int | None, Segment] = None,
@@ -33,6 +35,8 @@ def export_run(
         events: every answer, skip and undo as a line of JSON into this .jsonl, and the segments into an .npz beside it.
         preferences: the answers that stand as a table into this .parquet, and the segments into an .npz beside it.
         minari: the segments as episodes of a Minari dataset, with the answers pointing into them.
+        trl: of a run of texts, prompt, chosen and rejected into this .jsonl, and ties into a .ties.jsonl beside it.
+        dialogues: the same as dialogues of Human and Assistant (HH-RLHF).
         card: the newest r̂ with a page about it into this folder.
         licence: of the card, such as cc-by-4.0.
         clip: the number of a segment to draw into the --video.
@@ -45,14 +49,20 @@ def export_run(
     from backflip.exchange.events import write_events
     from backflip.exchange.film import film_segment
     from backflip.exchange.table import write_preferences
+    from backflip.exchange.text_files import write_dialogues, write_trl
 
     if (clip is None) != (video is None):
         raise Unusable("--clip says which segment, --video where to: give both, as in --clip 12 --video clip.mp4")
     _must_end_in(events, ".jsonl")
     _must_end_in(preferences, ".parquet")
-    answers = [given is not None for given in (events, preferences, minari)]
+    _must_end_in(trl, ".jsonl")
+    _must_end_in(dialogues, ".jsonl")
+    answers = [given is not None for given in (events, preferences, minari, trl, dialogues)]
     if not any(answers) and card is None and clip is None:
-        raise Unusable("nothing to export; give --events, --preferences, --minari, --card, or --clip with --video")
+        raise Unusable(
+            "nothing to export; give --events, --preferences, --minari, --trl, --dialogues, --card, "
+            "or --clip with --video"
+        )
     directory = RunDir.open(run)
     written: list[Path] = []
     with closing(directory.store()) as store:
@@ -61,6 +71,8 @@ def export_run(
             written += write_events(events, found) if events else []
             written += write_preferences(preferences, found) if preferences else []
             written += write_episodes(minari, found) if minari else []
+            written += write_trl(trl, found) if trl else []
+            written += write_dialogues(dialogues, found) if dialogues else []
         if clip is not None and video is not None:
             film_segment(directory, store, clip, video)
             written.append(video)
@@ -93,6 +105,8 @@ def import_into(run: Run, paths: Paths, ask: Annotated[int, Number] = 0) -> None
     said = f"new: {len(found.segments):,} segments, {new.queries:,} queries, {new.events:,} events"
     already = f"; {new.known:,} events were here already" if new.known else ""
     out.print(said + already, highlight=False, soft_wrap=True)
+    for sentence in found.passed_over:
+        out.print(f"passed over: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _must_end_in(path: Path | None, suffix: str) -> None:

@@ -9,6 +9,8 @@ segment_file.py  segments in one .npz, the companion of a file that speaks of th
 events.py        every event as a line of JSON
 table.py         the preferences that stand, as a Parquet table
 episodes.py      segments as episodes of a Minari dataset, with the events pointing into them
+text_files.py    pairs of texts: TRL's preferences, HH-RLHF's dialogues, best-of-four labels
+bring_texts.py   these into a store, with the features that r̂ reads
 clips.py         a folder of somebody's own clips
 film.py          a clip as an MP4
 card.py          r̂ with a page about it, for others to use

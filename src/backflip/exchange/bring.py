@@ -1,6 +1,7 @@
 """Bringing a bundle into a run: all of it or nothing, and nothing twice."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ class Imported:
     segments: list[int]
     """Their numbers here."""
     brought: Brought
+    passed_over: list[str] = field(default_factory=list)
+    """What could not be read in files of texts, with the places."""
 
 
 def bring(store: Store, bundle: Bundle, wanted: Wanted) -> Imported:
@@ -31,19 +34,33 @@ def bring(store: Store, bundle: Bundle, wanted: Wanted) -> Imported:
         StoreError: the same, of an event.
     """
     must_be_about(bundle.source, bundle.about, wanted)
-    with store.transaction() as c:
-        numbers, new = _bring_segments(c, store, bundle, wanted)
-        return Imported(new, records.bring(c, store.clock(), bundle.events, numbers))
+    return bring_checked(store, replace(bundle, segments=_checked(bundle, wanted)), wanted.layout)
 
 
-def _bring_segments(c: sa.Connection, store: Store, bundle: Bundle, wanted: Wanted) -> tuple[dict[str, int], list[int]]:
-    """The number here of each segment, by its name, and the numbers of those that were new."""
-    here = _Here(c, store, wanted.layout)
-    numbers: dict[str, int] = {}
-    new: list[int] = []
+def _checked(bundle: Bundle, wanted: Wanted) -> Iterator[Segments]:
     for segments in bundle.segments:
         must_have_layout(bundle.source, Layout.of(segments), wanted)
         must_be_sound(bundle.source, segments, wanted)
+        yield segments
+
+
+def bring_checked(store: Store, bundle: Bundle, layout: Layout) -> Imported:
+    """The same for a bundle whose segments are known to fit.
+
+    Raises:
+        StoreError: something in an event cannot be.
+    """
+    with store.transaction() as c:
+        numbers, new = _bring_segments(c, store, bundle, layout)
+        return Imported(new, records.bring(c, store.clock(), bundle.events, numbers))
+
+
+def _bring_segments(c: sa.Connection, store: Store, bundle: Bundle, layout: Layout) -> tuple[dict[str, int], list[int]]:
+    """The number here of each segment, by its name, and the numbers of those that were new."""
+    here = _Here(c, store, layout)
+    numbers: dict[str, int] = {}
+    new: list[int] = []
+    for segments in bundle.segments:
         missing: dict[str, int] = {}
         for i, name in enumerate(names_of(segments)):
             if name in numbers or name in missing:

@@ -9,34 +9,55 @@ from pathlib import Path
 import numpy as np
 
 from backflip.exchange.bring import Imported, bring
+from backflip.exchange.bring_texts import Features, bring_texts
 from backflip.exchange.bundle import Bundle, ExchangeError, outgoing
 from backflip.exchange.clips import read_clips
 from backflip.exchange.episodes import place, read_episodes
 from backflip.exchange.events import read_events
 from backflip.exchange.suspicion import Wanted, wanted_by
 from backflip.exchange.table import read_preferences
+from backflip.exchange.text_files import Decode, holds_texts
 from backflip.records import Brought
 from backflip.rundir import RunDir
 from backflip.segments import Segments
 from backflip.store import Store
 
 
-def import_all(run: RunDir, store: Store, paths: list[Path], ask: int = 0) -> Imported:
+def import_all(
+    run: RunDir,
+    store: Store,
+    paths: list[Path],
+    ask: int = 0,
+    features: Features | None = None,
+    decode: Decode | None = None,
+) -> Imported:
     """Bring into a run what lies at some places, in one transaction: all of it, or where something is wrong, nothing.
 
     Args:
-        ask: put so many pairs of the new segments, drawn at random, to the run's teacher.
+        ask: put so many pairs of the new segments, drawn at random, to the run's teacher; none of texts,
+            whose prompts differ.
+        features: what r̂ reads of a text; None where the run is none of texts, or nothing can make them.
+        decode: makes a text of tokens, where a file of texts has these.
 
     Raises:
         ExchangeError, StoreError, RunError, MissingExtra: something is wrong; the message says what.
     """
-    wanted = wanted_by(run, store)
+    texts = [path for path in paths if holds_texts(path)]
+    if texts and features is None:
+        raise ExchangeError(
+            f"{texts[0]} holds texts, which go into a run of a language model, with the extra `lm`: "
+            "pip install 'backflip[lm]'"
+        )
+    others = [path for path in paths if path not in texts]
+    wanted = wanted_by(run, store) if others else None
     with ExitStack() as open_runs:
-        bundles = [_read(path, run, wanted, open_runs) for path in paths]
+        bundles = [_read(path, run, wanted, open_runs) for path in others] if wanted else []
         with store.transaction():
-            parts = [bring(store, bundle, wanted) for bundle in bundles]
+            parts = [bring(store, bundle, wanted) for bundle in bundles] if wanted else []
+            clips = [number for part in parts for number in part.segments]
+            parts += [bring_texts(store, path, features, decode) for path in texts] if features else []
             new = [number for part in parts for number in part.segments]
-            asked = _ask(store, new, ask, wanted.settings.seed)
+            asked = _ask(store, clips, ask, int(run.settings.get("seed", 0)))
     return Imported(
         new,
         Brought(
@@ -44,6 +65,7 @@ def import_all(run: RunDir, store: Store, paths: list[Path], ask: int = 0) -> Im
             events=sum(part.brought.events for part in parts),
             known=sum(part.brought.known for part in parts),
         ),
+        [said for part in parts for said in part.passed_over],
     )
 
 

@@ -1,0 +1,110 @@
+"""Pairs of texts into a store: packed, with the features that r̂ reads, and what was said about them."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from backflip.exchange.bring import Imported, bring_checked
+from backflip.exchange.bundle import Bundle, ExchangeError, names_of
+from backflip.exchange.text_files import Decode, Judged, read_texts
+from backflip.packing import Layout
+from backflip.records import Brought, Record
+from backflip.schema import ANSWERED
+from backflip.segments import Array, Segments
+from backflip.store import Store
+from backflip.stored_segments import layout_of
+from backflip.texts import Text, are_texts, pack_texts
+
+Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
+"""What r̂ reads of each text, k steps of it; rows of zeros at the end are padding."""
+
+ROOM = 8192
+"""Bytes for a text in a store that has none yet."""
+TEXTS_AT_ONCE = 64
+NAMESPACE = uuid.UUID("2f8d7a55-6a1f-4f0e-9b0e-6f4f1c1b7f3a")
+
+
+def bring_texts(
+    store: Store, path: Path, features: Features, decode: Decode | None = None, room: int = ROOM
+) -> Imported:
+    """Add what a file says about pairs of texts, but for what is there already; say what in it cannot be read.
+
+    Args:
+        decode: makes a text of tokens, where a file has these.
+        room: bytes for a text, where the store has no texts yet; else it is as there.
+
+    Raises:
+        ExchangeError: nothing in the file can be read, or its texts do not fit those of the store.
+    """
+    with store.transaction() as c:
+        here = layout_of(c)
+        found = read_texts(path, decode)
+        texts = list(dict.fromkeys(text for one in found.judged for text in (one.left, one.right)))
+        parts = list(_segments(str(path), texts, features, here, room))
+        named = [name for part in parts for name in names_of(part)]
+        names = dict(zip(texts, named, strict=True))
+        events, same = _events(found.judged, names)
+        if not parts:
+            return Imported([], Brought(0, 0, 0), found.passed_over)
+        layout = here or Layout.of(parts[0])
+        brought = bring_checked(store, Bundle(str(path), parts, events), layout)
+        return replace(brought, passed_over=found.passed_over + same)
+
+
+def _segments(source: str, texts: list[Text], features: Features, here: Layout | None, room: int) -> Iterator[Segments]:
+    """The texts as segments, some at a time."""
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[start : start + TEXTS_AT_ONCE]
+        seen = np.asarray(features(some), np.float32)
+        if seen.ndim != 3 or len(seen) != len(some) or not np.isfinite(seen).all():
+            raise ExchangeError(f"{source}: the features have the shape {seen.shape}, or are not all finite numbers")
+        columns = {} if here is None else {name: (dtype, shape) for name, dtype, shape in here.columns}
+        steps = seen.shape[1]
+        if here is not None:
+            if not are_texts(np.zeros((1, *columns["states"][1]), columns["states"][0])):
+                raise ExchangeError(f"{source} holds texts, and the run's segments are clips; name a run of texts")
+            room = int(np.prod(columns["states"][1]))
+            if columns["observations"][1] != seen.shape[1:]:
+                raise ExchangeError(
+                    f"{source}: a text has features of the shape {seen.shape[1:]}, and those of the run have "
+                    f"{columns['observations'][1]}; use the model that the run began with"
+                )
+        dtype, shape = columns.get("actions", ("<f4", (steps, 0)))
+        yield Segments(
+            ids=np.full(len(some), -1, np.int64),
+            observations=seen,
+            actions=np.zeros((len(some), *shape), dtype),
+            true_rewards=np.full((len(some), steps), np.nan, np.float32),
+            states=pack_texts(some, steps, room),
+            policy_steps=np.zeros(len(some), np.int64),
+            lengths=_lengths(seen),
+        )
+
+
+def _lengths(seen: Array) -> Array:
+    """Steps up to the last one that is not all zeros, at least one."""
+    filled = (seen != 0).any(2)
+    lengths: Array = np.where(filled.any(1), seen.shape[1] - filled[:, ::-1].argmax(1), 1).astype(np.int64)
+    return lengths
+
+
+def _events(judged: list[Judged], names: dict[Text, str]) -> tuple[list[tuple[str, Record]], list[str]]:
+    """An event for each pair, under a UUID made of what it says, so that twice is once; and what cannot be a pair."""
+    numbers: dict[tuple[str, str], int] = {}
+    events: list[tuple[str, Record]] = []
+    same: list[str] = []
+    for one in judged:
+        left, right = names[one.left], names[one.right]
+        if left == right:
+            same.append(f"{one.where}: its texts differ only in what there is no room for")
+            continue
+        number = numbers.setdefault((left, right), len(numbers) + 1)
+        name = uuid.uuid5(NAMESPACE, f"{one.teacher.encode()!r} {left} {right} {one.choice.value}")
+        asked = {"id": number, "left": left, "right": right, "status": ANSWERED}
+        event = {"uuid": str(name), "kind": one.choice.value, "teacher": one.teacher, "received_at": 0.0}
+        events.append((one.where, {**event, "query": asked}))
+    return events, same
