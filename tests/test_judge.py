@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from backflip.envs.clips import Clip
+from backflip.experiments import settings_for
 from backflip.preferences import Choice
 from backflip.segments import Array, Segments
 from backflip.settings import Settings
@@ -124,6 +125,7 @@ PAIR = [Text("p", "long text"), Text("p", "short")]
 def test_texts_are_judged_in_both_orders(server: Server, store: Store, make_segments: MakeSegments) -> None:
     server.reply = longer
     teacher, said = a_judge(server)
+    teacher.draw = lambda states, length: pytest.fail("texts are not drawn")
     assert isinstance(teacher, Teacher)
     assert teacher.teach(store) == 0
     ask_texts(store, make_segments, [*PAIR, *reversed(PAIR), PAIR[0], PAIR[0]])
@@ -422,6 +424,7 @@ def settings(**others: Any) -> Settings:
 def test_a_judge_answers_in_its_own_time_only() -> None:
     assert settings().needs_states
     assert not settings().asks_people
+    assert settings_for("hopper-backflip", teacher="judge").mode == "at_once"
     with pytest.raises(ValueError, match="a judge cannot answer in turn"):
         settings(mode="in_turn")
 
@@ -449,10 +452,12 @@ def test_a_run_that_a_judge_teaches(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From clips to answers through a run's own asking, the endpoint failing in between; the key is nowhere."""
+    from backflip import browsing
     from backflip.acting import Act
     from backflip.api import start
     from backflip.asking import Ask
     from backflip.exchange.bundle import outgoing
+    from backflip.web import tables
 
     monkeypatch.setenv(URL, f"http://127.0.0.1:{server.port}/v1")
     monkeypatch.setenv(MODEL, "tiny-judge")
@@ -473,6 +478,9 @@ def test_a_run_that_a_judge_teaches(
         assert ask.step()
         assert store.counts().labels > 0
         records = outgoing(run, store, without_names=True).events
+        with store.reading() as c:
+            rows = tables.people([], [tables.as_answer(given) for given in browsing.given(c)], {})
+        assert [row.name for row in rows] == ["judge"]
     assert {record["teacher"] for record in records} == {"judge"}
     assert records[0]["details"] == {"model": "tiny-judge", "verdicts": ["equal", "equal"]}
     content = server.asked[-1]["messages"][1]["content"]

@@ -19,7 +19,7 @@ from backflip.preferences import Choice, Preference, Query
 from backflip.segments import Array
 from backflip.store import Store, new_uuid
 from backflip.teachers.endpoint import Content, Endpoint, EndpointError
-from backflip.texts import Text, unpack_text
+from backflip.texts import Text, are_texts, unpack_text
 
 PAIRS_AT_ONCE = 4
 """Pairs of one turn, each asked twice at the same time; few, so that a run that is asked to stop does so soon."""
@@ -64,7 +64,7 @@ class Judge:
 
         Args:
             question: what counts, as people would be asked.
-            draw: makes the clip of a segment from its states [k *s] and its length; None where segments are texts.
+            draw: makes the clip of a segment from its states [k *s] and its length; texts need none.
             say: told in a sentence what is wrong, once, and when it is over.
         """
         self.endpoint, self.question, self.draw, self.say = endpoint, question, draw, say
@@ -109,8 +109,9 @@ class Judge:
         """What the model is shown of the left segment of a query, and of the right."""
         pair = store.segments([query.left, query.right], states=True)
         shown: list[Shown] = []
+        draw = None if are_texts(pair.states) else self.draw
         for states, length in zip(pair.states, pair.lengths, strict=True):
-            shown.append(unpack_text(states) if self.draw is None else self.draw(states, int(length)))
+            shown.append(unpack_text(states) if draw is None else draw(states, int(length)))
         return shown[0], shown[1]
 
     def _verdict(self, first: Shown, second: Shown) -> str | None:
