@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,63 +23,12 @@ from backflip.segments import Array, Segments
 from backflip.settings import Settings
 from backflip.store import Store
 from backflip.teachers import Teacher, judge
-from backflip.teachers.endpoint import KEY, MODEL, URL, Endpoint, EndpointError, NotSet
+from backflip.teachers.endpoint import KEY, MODEL, URL
 from backflip.teachers.judge import Judge, combined, read_verdict
 from backflip.texts import Text, pack_texts
+from judges import GOOD, SECRET, Reply, Server
 
 MakeSegments = Callable[..., Segments]
-SECRET = "sk-very-secret-0123456789"
-Reply = str | tuple[int, dict[str, str], bytes]
-
-
-class Server:
-    """A chat-completions endpoint whose replies a function makes."""
-
-    def __init__(self) -> None:
-        self.reply: Callable[[Any], Reply] = lambda asked: "A"
-        self.asked: list[Any] = []
-        self.headers: list[dict[str, str]] = []
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(asked)
-                outer.headers.append(dict(self.headers))
-                given = outer.reply(asked)
-                if isinstance(given, str):
-                    given = 200, {}, json.dumps({"choices": [{"message": {"content": given}}]}).encode()
-                status, headers, body = given
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            def handle_error(self, *_: Any) -> None:
-                """Whoever asked may have gone."""
-
-        self._http = Quiet(("127.0.0.1", self.port), Handler)
-        self.port = self._http.server_port
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(f"http://127.0.0.1:{self.port}/v1", "tiny-judge", SECRET, timeout=5)
 
 
 @pytest.fixture
@@ -373,45 +321,6 @@ def test_clips_are_sent_as_a_few_frames_of_each(server: Server, store: Store, ma
     assert words[0] == "Question: Which jumps?"
     assert "Clip A: 6 frames in their order, evenly spaced over 2.0 seconds" in words
     assert "Clip B: 3 frames in their order, evenly spaced over 0.3 seconds" in words
-
-
-# ---- the environment
-
-
-GOOD = {URL: "https://judge.example/v1", MODEL: "m", KEY: SECRET}
-
-
-@pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [
-        ({URL: ""}, "BACKFLIP_JUDGE_URL is not set"),
-        ({MODEL: " "}, "BACKFLIP_JUDGE_MODEL is not set"),
-        ({URL: "file:///etc/passwd"}, "BACKFLIP_JUDGE_URL is no address of an endpoint"),
-        ({URL: "judge.example/v1"}, "BACKFLIP_JUDGE_URL is no address of an endpoint"),
-        ({URL: "http://[1/v1"}, "BACKFLIP_JUDGE_URL is no address of an endpoint"),
-        ({URL: "http://host:port/v1"}, "BACKFLIP_JUDGE_URL is no address of an endpoint"),
-        ({URL: f"https://me:{SECRET}@judge.example"}, "put the key into BACKFLIP_JUDGE_KEY"),
-        ({KEY: f"{SECRET}\nX-Other: 1"}, "BACKFLIP_JUDGE_KEY has characters that no key has"),
-        ({KEY: "…"}, "BACKFLIP_JUDGE_KEY has characters that no key has"),
-    ],
-)
-def test_what_the_environment_says_is_checked(changed: dict[str, str], sentence: str) -> None:
-    with pytest.raises(NotSet) as refused:
-        Endpoint.from_environment({**GOOD, **changed})
-    assert sentence in str(refused.value)
-    assert SECRET not in str(refused.value)
-
-
-def test_an_endpoint_does_not_show_its_key() -> None:
-    assert SECRET not in repr(Endpoint.from_environment(GOOD))
-    assert Endpoint.from_environment({URL: GOOD[URL], MODEL: "m"}).key == ""  # a server of one's own often needs none
-
-
-def test_an_address_may_end_in_the_path_or_before_it(server: Server) -> None:
-    for path in ("/v1", "/v1/", "/v1/chat/completions", ""):
-        assert replace(server.endpoint, url=f"http://127.0.0.1:{server.port}{path}").reply("s", "u") == "A"
-    with pytest.raises(EndpointError):
-        replace(server.endpoint, url="http://127.0.0.1:1/v1").reply("s", "u")
 
 
 # ---- in a run

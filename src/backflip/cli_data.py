@@ -2,12 +2,15 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from backflip.rundir import RunDir
 from backflip.terminal import File, Number, Run, Unusable, out
+
+if TYPE_CHECKING:
+    from backflip.exchange.bundle import Outgoing
 
 Paths = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH [PATH ...]")]
 Dataset = tyro.conf.arg(metavar="NAME|FOLDER", help_behavior_hint="")
@@ -45,11 +48,7 @@ def export_run(
     """
     from backflip.exchange.bundle import outgoing
     from backflip.exchange.card import write_card
-    from backflip.exchange.episodes import write_episodes
-    from backflip.exchange.events import write_events
     from backflip.exchange.film import film_segment
-    from backflip.exchange.table import write_preferences
-    from backflip.exchange.text_files import write_dialogues, write_trl
 
     if (clip is None) != (video is None):
         raise Unusable("--clip says which segment, --video where to: give both, as in --clip 12 --video clip.mp4")
@@ -68,11 +67,8 @@ def export_run(
     with closing(directory.store()) as store:
         if any(answers):
             found = outgoing(directory, store, without_names)
-            written += write_events(events, found) if events else []
-            written += write_preferences(preferences, found) if preferences else []
-            written += write_episodes(minari, found) if minari else []
-            written += write_trl(trl, found) if trl else []
-            written += write_dialogues(dialogues, found) if dialogues else []
+            written += _write_answers(found, events, preferences, minari)
+            written += _write_texts(found, trl, dialogues)
         if clip is not None and video is not None:
             film_segment(directory, store, clip, video)
             written.append(video)
@@ -80,6 +76,22 @@ def export_run(
             written += write_card(card, directory, store, licence)
     for path in dict.fromkeys(written):
         out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _write_answers(found: "Outgoing", events: Path | None, preferences: Path | None, minari: str | None) -> list[Path]:
+    from backflip.exchange.episodes import write_episodes
+    from backflip.exchange.events import write_events
+    from backflip.exchange.table import write_preferences
+
+    written = write_events(events, found) if events else []
+    written += write_preferences(preferences, found) if preferences else []
+    return written + (write_episodes(minari, found) if minari else [])
+
+
+def _write_texts(found: "Outgoing", trl: Path | None, dialogues: Path | None) -> list[Path]:
+    from backflip.exchange.text_files import write_dialogues, write_trl
+
+    return (write_trl(trl, found) if trl else []) + (write_dialogues(dialogues, found) if dialogues else [])
 
 
 def import_into(run: Run, paths: Paths, ask: Annotated[int, Number] = 0) -> None:
