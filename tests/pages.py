@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from backflip.rundir import RunDir
 from backflip.segments import Segments
+from backflip.texts import Text, pack_texts, save_text
 from backflip.web.security import fingerprint, run_token
 
 SERVER = """
@@ -92,6 +94,28 @@ def add_pairs(run: RunDir, count: int, right: dict[str, Any] | None = None, **dr
         store.mark_drawn()
     finally:
         store.close()
+    return [query.id for query in asked]
+
+
+def add_texts(run: RunDir, pairs: list[tuple[str, str, str]], room: int = 40_000) -> list[int]:
+    """Put queries between texts (prompt, left completion, right completion) into the store; return their numbers."""
+    written = [Text(prompt, side) for prompt, *sides in pairs for side in sides]
+    n = len(written)
+    segments = Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=np.zeros((n, 1, 8), np.float32),
+        actions=np.zeros((n, 1, 0), np.float32),
+        true_rewards=np.zeros((n, 1), np.float32),
+        states=pack_texts(written, 1, room),
+        policy_steps=np.arange(n),
+        lengths=np.ones(n, np.int64),
+    )
+    with closing(run.store()) as store:
+        ids = store.add(segments)
+        asked = store.ask(ids.reshape(-1, 2))
+        for i, text in zip(ids.tolist(), written, strict=True):
+            store.set_clip(i, save_text(run.clips, text))
+        store.mark_drawn()
     return [query.id for query in asked]
 
 

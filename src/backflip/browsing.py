@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 
+from backflip import stored_segments, texts
 from backflip.answers import stands
 from backflip.preferences import Choice, Query
 from backflip.schema import CHOICES, FLAG, FLAGGED, as_query, chunks, event, query, segment
@@ -46,6 +48,15 @@ def drawn(c: sa.Connection, newest: int | None = None) -> list[Drawn]:
     statement = sa.select(segment.c.id, segment.c.clip, segment.c.policy_steps, segment.c.length)
     rows = c.execute(statement.where(segment.c.clip.isnot(None)).order_by(segment.c.id.desc()).limit(newest))
     return [Drawn(*row) for row in rows]
+
+
+def are_texts(c: sa.Connection) -> bool:
+    """Whether what is stored is read rather than watched; False before there are any segments."""
+    layout = stored_segments.layout_of(c)
+    if layout is None:
+        return False
+    dtype, shape = next((dtype, shape) for name, dtype, shape in layout.columns if name == "states")
+    return texts.are_texts(np.empty((0, *shape), dtype))
 
 
 def clips(c: sa.Connection, segments: Iterable[int]) -> dict[int, str]:

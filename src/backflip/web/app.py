@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Red
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import MutableHeaders
 
+from backflip import browsing
 from backflip.accounts import OWNER
 from backflip.preferences import Preference, Query
 from backflip.rundir import RunDir, RunError
@@ -23,7 +24,7 @@ from backflip.store import Checks, Claim, Showing, Store, StoreError, new_uuid
 from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
 from backflip.web.admin import people
-from backflip.web.context import SUFFIX, Context, Here, Visitor, sheet
+from backflip.web.context import SUFFIX, Context, Here, Visitor, described
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
 from backflip.web.run_api import run_api
@@ -157,7 +158,7 @@ def next_pairs(
     held = {int(number) for number in have.split(",") if number}
     accounts = here.store.accounts()
     with here.store.reading() as c:
-        given = answers_given(c, visitor.annotator)
+        given, texts = answers_given(c, visitor.annotator), browsing.are_texts(c)
     checks = here.people.checks(are_several(accounts))
     pairs, passed_over = _claim(here, visitor.annotator, count, held, checks)
     read = here.store.instructed()
@@ -170,6 +171,7 @@ def next_pairs(
             quota=next((account.quota for account in accounts if account.name == visitor.annotator), None),
         ),
         settings=m.Task.model_validate(here.run.settings),
+        kind="texts" if texts else "films",
         instruction=None if read is None else read.id,
         pairs=pairs,
         counts=_counts(here.store),
@@ -252,7 +254,9 @@ def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Ch
 
 
 def _pair(clips: Path, claim: Claim) -> m.Pair:
-    return m.Pair(showing=claim.showing, left=sheet(clips, claim.left_clip), right=sheet(clips, claim.right_clip))
+    return m.Pair(
+        showing=claim.showing, left=described(clips, claim.left_clip), right=described(clips, claim.right_clip)
+    )
 
 
 def _shown(store: Store, number: int, visitor: Session) -> Showing:

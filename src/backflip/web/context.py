@@ -40,13 +40,15 @@ Here = Annotated[Context, Depends(_context)]
 Visitor = Annotated[Session, Depends(session)]
 
 
-def sheet(clips: Path, clip: str) -> m.Clip:
-    """How to show a clip.
+def described(clips: Path, clip: str) -> m.Clip:
+    """How to show a clip; a text comes whole, a film says where its drawing lies.
 
     Raises:
         OSError: its drawing or the description of it is missing.
         ValidationError: the description is damaged.
     """
-    about = m.Sheet.model_validate_json((clips / f"{clip}.json").read_bytes())
+    about = m.DESCRIPTION.validate_json((clips / f"{clip}.json").read_bytes())
+    if isinstance(about, m.Text):
+        return about
     (clips / (clip + SUFFIX[about.mime])).stat()
-    return m.Clip(url=f"/clips/{clip}", **about.model_dump())
+    return m.Film(url=f"/clips/{clip}", **about.model_dump())

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from backflip.preferences import Choice
 from backflip.store import Role
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ShowingNumber = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
+MOST_LETTERS = 1_000_000
+"""Of a text that is shown; a page with more would hardly open."""
 MOST = 1e6
 """Seconds, rounds or milliseconds; no measurement of a page is larger."""
 
@@ -36,7 +38,7 @@ class _Told(BaseModel):
 
 
 class Answer(Sent):
-    """A choice between the two clips of a showing as they were seen, and how it came about."""
+    """A choice between the two clips of a showing as they were seen, and how it came about; texts have no speed."""
 
     uuid: Uuid
     showing: ShowingNumber
@@ -91,10 +93,23 @@ class Sheet(_Told):
     mime: Literal["image/webp", "image/png"]
 
 
-class Clip(Sheet):
+class Film(Sheet):
     """A sheet and where it is."""
 
     url: str
+
+
+class Text(_Told):
+    """A clip that is read: what a language model wrote, and what it was given to go on from. All of it is here."""
+
+    prompt: Annotated[str, Field(max_length=MOST_LETTERS)]
+    completion: Annotated[str, Field(max_length=MOST_LETTERS)]
+    mime: Literal["text/plain"]
+
+
+Clip = Annotated[Film | Text, Field(discriminator="mime")]
+DESCRIPTION = TypeAdapter[Sheet | Text](Annotated[Sheet | Text, Field(discriminator="mime")])
+"""What the file says that lies with a clip's drawing, or is the whole of a text."""
 
 
 class Pair(BaseModel):
@@ -257,6 +272,8 @@ class Next(BaseModel):
     run: str
     you: You
     settings: Task
+    kind: Literal["films", "texts"]
+    """What people choose between; films also where nothing is known yet."""
     instruction: int | None
     """The version of what annotators read now; its text is elsewhere."""
     pairs: list[Pair]

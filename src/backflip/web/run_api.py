@@ -22,7 +22,7 @@ from backflip.schema import LABEL, LARGEST_NUMBER, PRACTICE
 from backflip.web import messages as m
 from backflip.web import run_messages as r
 from backflip.web import tables
-from backflip.web.context import Context, Here, sheet
+from backflip.web.context import Context, Here, described
 from backflip.web.roles import needs
 
 CLIPS_ON_PAGE = 24
@@ -128,7 +128,7 @@ def _drawing(here: Context, clip: str | None) -> m.Clip | None:
     if clip is None:
         return None
     try:
-        return sheet(here.run.clips, clip)
+        return described(here.run.clips, clip)
     except (OSError, ValidationError):
         return None  # the page says that it is missing
 
