@@ -6,10 +6,16 @@ import { setText } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 
-const FOR_ANY_TASK = `Choose the clip in which better things happen.
+const FOR_ANY_TASK = {
+  films: `Choose the clip in which better things happen.
 Judge only what you see in the clips, not how it came to that or what may come next.
 If both are about as good, or as bad, say that they are about the same.
-If you do not understand what you see, or cannot weigh it up, say that you can’t tell; try not to need that often.`;
+If you do not understand what you see, or cannot weigh it up, say that you can’t tell; try not to need that often.`,
+  texts: `Choose the text that does better what the question asks for.
+Judge only what is written there, as it is; the longer one is not the better one for that.
+If both are about as good, or as bad, say that they are about the same.
+If you do not understand them, or cannot weigh it up, say that you can’t tell; try not to need that often.`,
+};
 
 export class Guide {
   #shelf;
@@ -51,7 +57,7 @@ export class Guide {
     this.#news = news;
     const version = news.instruction ?? 0; // 0 where nobody has written any
     if (version !== this.#text.version) {
-      const words = version ? await call("/api/instruction").then((reply) => reply.text, () => null) : FOR_ANY_TASK;
+      const words = version ? await call("/api/instruction").then((reply) => reply.text, () => null) : "";
       if (words === null || this.#text.version === version) return; // the next news try again
       this.#text = { version, words };
     }
@@ -64,7 +70,7 @@ export class Guide {
     const read = this.#shelf.read("read", null);
     $("guide-title").textContent = read === null ? "Before you begin" : read === version ? "How to answer" : "The instructions have changed";
     $("guide-question").textContent = this.#news.settings.question;
-    $("guide-text").textContent = words;
+    $("guide-text").textContent = words || FOR_ANY_TASK[this.#news.kind];
     $("guide-version").textContent = version ? `Version ${version}; with each answer it is kept which version its teacher had.` : "";
     $("guide-start").textContent = read === null ? "Start" : "Go on";
     this.#drawKeys();
@@ -78,7 +84,7 @@ export class Guide {
   }
 
   #drawKeys() {
-    const entries = Object.entries(ACTIONS).flatMap(([action, [words]]) => {
+    const entries = Object.entries(ACTIONS).filter(([action]) => !this.keys.resting(action)).flatMap(([action, [words]]) => {
       const keys = this.keys.of(action).filter((key) => key !== null);
       const term = document.createElement("dt");
       term.append(...keys.map((key) => Object.assign(document.createElement("kbd"), { textContent: keyName(key) })));

@@ -19,6 +19,7 @@ export const ACTIONS = {
 };
 export const SLOTS = [0, 1];
 
+const MOVING = ["pause", "back", "forward", "restart", "slower", "faster"]; // only for clips that move
 const REPEATED = ["back", "forward"]; // a held key is one answer, but may turn pages
 const RESERVED = ["Tab", "Enter", "Escape", "Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "ContextMenu", "Dead", "Process", "Unidentified"];
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space", Backspace: "Bksp", Delete: "Del" };
@@ -37,6 +38,7 @@ export class Keys {
   constructor(shelf, onpress) {
     this.#shelf = shelf;
     this.onpress = onpress;
+    this.reading = false; // what is on the page does not move
     this.on = shelf.read("keys-on", true) !== false;
     this.#of = this.#defaults();
     const kept = shelf.read("keys", {});
@@ -45,6 +47,11 @@ export class Keys {
     }
     addEventListener("keydown", (event) => this.#onkey(event));
     this.draw();
+  }
+
+  /** Whether an action has no use as long as there are texts: its keys scroll, as everywhere. */
+  resting(action) {
+    return this.reading && MOVING.includes(action);
   }
 
   /** The keys of an action, null where a slot is empty. */
@@ -104,7 +111,7 @@ export class Keys {
       return;
     }
     const action = Object.keys(ACTIONS).find((name) => this.#of[name].includes(key));
-    if (action === undefined) return;
+    if (action === undefined || this.resting(action)) return;
     event.preventDefault(); // arrows and space would scroll
     if (!event.repeat || REPEATED.includes(action)) this.onpress(action, event);
   }

@@ -36,7 +36,7 @@ class Page {
     this.lost = null;
     this.waitsSince = null;
 
-    this.player = new Player([$("left-clip"), $("right-clip")]);
+    this.player = new Player([$("left-clip"), $("right-clip")], $("prompt"));
     this.look = new Look(this.player);
     this.rest = new Rest();
     this.tally = new Tally(this.shelf);
@@ -179,7 +179,7 @@ class Page {
       },
     });
     this.drawState();
-    await this.round.begin();
+    await this.round.begin(this.news.kind);
     this.drawNews();
   }
 
@@ -299,10 +299,12 @@ class Page {
   }
 
   drawNews() {
-    const { settings, you } = this.news;
+    const { settings, you, kind } = this.news;
+    document.body.dataset.kind = kind;
+    this.keys.reading = kind === "texts";
     setText("task", settings.task);
     const [, question, criteria] = /^(.*?[?.])\s+(.+)$/s.exec(this.round?.question ?? settings.question) ?? [null, settings.question, ""];
-    setText("question", question || "Which clip is better?");
+    setText("question", question || (kind === "texts" ? "Which text is better?" : "Which clip is better?"));
     setText("criteria", criteria);
     document.title = settings.task ? `${settings.task} · backflip` : "backflip";
     setText("annotator", you.name === "you" ? "" : you.name);
@@ -364,7 +366,7 @@ class Page {
   }
 
   sayBroken() {
-    this.say("A clip could not be shown; that pair was passed over.");
+    this.say(`A ${this.news.kind === "texts" ? "text" : "clip"} could not be shown; that pair was passed over.`);
   }
 }
 

@@ -54,7 +54,7 @@ export class Look {
 
   /** All that there is to say about it, for the answer. */
   facts(by) {
-    const { loops, speed, paused } = this.#player;
+    const { loops, speed, paused } = this.#player.moves ? this.#player : {}; // texts have none of it
     return { seconds: this.seconds, loops: measured(loops), speed: measured(speed), paused, by, view: stacked.matches ? "stacked" : "beside", ...this.#swap };
   }
 

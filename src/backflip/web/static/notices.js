@@ -22,8 +22,9 @@ export function lostWords(error) {
 /** Whether another link is needed. */
 export const isLockedOut = (error) => error instanceof Refused && [401, 403].includes(error.status);
 
-export function waitingWords({ you, counts, now, undrawn }) {
-  const title = "The agent is making new clips…";
+export function waitingWords({ you, counts, now, undrawn, kind }) {
+  const [one, several, made] = kind === "texts" ? ["text", "texts", "made ready"] : ["clip", "clips", "drawn"];
+  const title = `The agent is making new ${several}…`;
   if (isNumber(you.quota) && you.given >= you.quota) {
     return ["That was all; thank you", `You have given ${many(you.given, "answer")}, as many as were asked of you. If more are wanted, the page goes on by itself.`];
   }
@@ -31,7 +32,7 @@ export function waitingWords({ you, counts, now, undrawn }) {
   if (silence > QUIET_SECONDS) {
     return [title, `Nothing has been heard of it for ${duration(silence)}; whoever runs it should look. The page goes on by itself as soon as there are pairs.`];
   }
-  if (undrawn > 0) return [title, `${many(undrawn, "clip")} of the next pairs ${undrawn === 1 ? "is" : "are"} being drawn. The page goes on by itself.`];
+  if (undrawn > 0) return [title, `${many(undrawn, one)} of the next pairs ${undrawn === 1 ? "is" : "are"} being ${made}. The page goes on by itself.`];
   if (counts.asked === 0) return [title, "It is trying things out for the first time; the first pairs come as soon as it has done enough to compare. The page goes on by itself."];
   if (isNumber(now.ask.due) && counts.labels >= now.ask.due) {
     return ["Nothing to ask right now", `There are ${many(counts.labels, "answer")}, all that the schedule wants so far. It asks again when the policy has learned from them; the page goes on by itself.`];

@@ -1,9 +1,12 @@
-// Two clips on two canvases, driven by one clock: they cannot drift apart.
+// Two clips on two canvases, driven by one clock: they cannot drift apart; or two texts in their place.
+
+import { Texts, isText, measured } from "./texts.js";
 
 const END_PAUSE_MS = 350; // both rest on their last frame before the next round
 
-/** Fetch and decode a clip. Throws BrokenClip if what came cannot be shown; any other error means "try again". */
+/** Fetch and decode a clip; a text came whole. Throws BrokenClip if what came cannot be shown; any other error means "try again". */
 export async function loadClip(sheet) {
+  if (isText(sheet)) return measured(sheet);
   const response = await fetch(sheet.url);
   if (response.status === 404) throw new BrokenClip("the clip is missing");
   if (!response.ok) throw new Error(`the clip could not be fetched (${response.status})`);
@@ -32,8 +35,10 @@ export class Player {
   #rounds = 0;
   #painted = null; // when the pair's first frame was on the screen
   #shows = 0;
+  #texts;
 
-  constructor(figures) {
+  constructor(figures, prompt) {
+    this.#texts = new Texts(figures, prompt);
     this.paused = false;
     this.held = false; // by the page, whatever the person wants
     this.speed = 1; // of what happened
@@ -51,16 +56,8 @@ export class Player {
     this.#rounds = 0;
     this.#painted = null;
     const show = ++this.#shows;
-    this.#sides.forEach((side, i) => {
-      const clip = clips[i];
-      side.clip = clip;
-      side.frame = -1;
-      if (side.canvas.width !== clip.frame_width) side.canvas.width = clip.frame_width;
-      if (side.canvas.height !== clip.frame_height) side.canvas.height = clip.frame_height;
-      side.figure.style.setProperty("--aspect", clip.frame_width / clip.frame_height);
-      side.figure.classList.toggle("pixels", clip.mime === "image/png");
-    });
-    this.#draw();
+    if (clips.every(isText)) this.#read(clips);
+    else this.#film(clips);
     return new Promise((resolve) => {
       requestAnimationFrame(() => {
         const channel = new MessageChannel(); // its message comes after the frame was handed to the screen
@@ -73,11 +70,36 @@ export class Player {
     });
   }
 
+  #read(texts) {
+    for (const side of this.#sides) side.clip = null; // nothing moves
+    this.#texts.show(texts);
+  }
+
+  #film(clips) {
+    this.#texts.clear();
+    this.#sides.forEach((side, i) => {
+      const clip = clips[i];
+      side.clip = clip;
+      side.frame = -1;
+      if (side.canvas.width !== clip.frame_width) side.canvas.width = clip.frame_width;
+      if (side.canvas.height !== clip.frame_height) side.canvas.height = clip.frame_height;
+      side.figure.style.setProperty("--aspect", clip.frame_width / clip.frame_height);
+      side.figure.classList.toggle("pixels", clip.mime === "image/png");
+    });
+    this.#draw();
+  }
+
   /** Show nothing. */
   clear() {
     this.#shows++;
     this.#painted = null;
     for (const side of this.#sides) side.clip = null;
+    this.#texts.clear();
+  }
+
+  /** Whether there is anything that moves. */
+  get moves() {
+    return this.#sides[0].clip !== null;
   }
 
   /** Show the same pair from its beginning again. */

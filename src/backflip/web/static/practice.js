@@ -1,7 +1,8 @@
 // The practice round: a few pairs whose answer is known, with an explanation each; nothing of it is part of D.
 
-import { QUESTION, ballLessons } from "./balls.js";
+import * as balls from "./balls.js";
 import { call, decode, release, uuid } from "./queue.js";
+import * as sentences from "./sentences.js";
 import { choiceSeen } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -19,14 +20,14 @@ export class Round {
     $("practice-leave").onclick = () => this.leave();
   }
 
-  /** Fetch what the run's researcher has explained, else a round about a ball, and show the first pair. */
-  async begin() {
+  /** Fetch what the run's researcher has explained, else a round of our own of that kind, and show the first pair. */
+  async begin(kind) {
     $("practice-title").textContent = "Practice";
     $("practice-text").textContent = "One moment…";
     $("practice-next").hidden = true;
     let lessons = await explained();
-    this.question = lessons.length ? null : QUESTION; // that of the run, or of the ball
-    if (lessons.length === 0) lessons = await ballLessons();
+    this.question = null; // that of the run
+    if (lessons.length === 0) [this.question, lessons] = kind === "texts" ? [sentences.QUESTION, sentences.sentenceLessons()] : [balls.QUESTION, await balls.ballLessons()];
     if (this.#over) {
       lessons.forEach(release);
       return;
@@ -77,7 +78,7 @@ export class Round {
 }
 
 async function explained() {
-  const { lessons } = await call("/api/practice").catch(() => ({ lessons: [] })); // offline there is the ball
+  const { lessons } = await call("/api/practice").catch(() => ({ lessons: [] })); // offline there is our own round
   const ready = [];
   for (const lesson of lessons) {
     try {

@@ -1,6 +1,7 @@
 // What comes in (pairs, fetched and decoded ahead) and what goes out (answers, kept until the server has them).
 
 import { BrokenClip, loadClip } from "./player.js";
+import { isText } from "./texts.js";
 
 const AHEAD = 3; // decoded pairs that wait; with 256 px clips 30 MB each
 const PATIENCE_MS = 15000; // a server that says nothing for so long is asked again
@@ -269,9 +270,13 @@ export async function decode(pair) {
   const [left, right] = await Promise.allSettled([loadClip(pair.left), loadClip(pair.right)]);
   for (const [side, other] of [[left, right], [right, left]]) {
     if (side.status === "rejected") {
-      other.value?.bitmap.close();
+      other.value?.bitmap?.close();
       throw side.reason;
     }
+  }
+  if (isText(left.value) !== isText(right.value)) {
+    release({ left: left.value, right: right.value });
+    throw new BrokenClip("one clip is a text and the other is not");
   }
   return { ...pair, left: left.value, right: right.value };
 }

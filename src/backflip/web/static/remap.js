@@ -31,7 +31,7 @@ export class Remap {
   }
 
   #draw() {
-    const rows = Object.entries(ACTIONS).map(([action, [words]]) => {
+    const rows = Object.entries(ACTIONS).filter(([action]) => !this.keys.resting(action)).map(([action, [words]]) => {
       const row = document.createElement("tr");
       const name = row.appendChild(document.createElement("th"));
       name.scope = "row";
