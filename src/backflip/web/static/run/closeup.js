@@ -25,7 +25,7 @@ export function dialog(name, onclose) {
 /** Pause, frame by frame, speed; also by keys: space, comma, full stop. */
 export class Controls {
   constructor(parent, keys) {
-    const row = element("div", "controls", parent);
+    const row = (this.row = element("div", "controls", parent));
     this.back = button(row, "‹ frame", () => this.#step(-1), "plain");
     this.toggle = button(row, "pause", () => this.#toggle(), "plain");
     this.toggle.autofocus = true; // else it is "close", and the space bar with it
@@ -39,6 +39,7 @@ export class Controls {
   async drive(reel) {
     this.reel = reel;
     reel.rate = this.rate;
+    this.row.hidden = reel.films.every((film) => film.clip === null);
     await reel.ready();
     reel.seek(0);
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) reel.play();
@@ -104,9 +105,13 @@ export class Closeup {
 
   /** A thin line a member, a thick one for their mean, and where the clip is now; a click goes there. */
   #draw(members) {
-    this.strip.hidden = members.length === 0;
+    this.strip.hidden = members.length === 0 || members[0].length === 1;
     this.keys.replaceChildren();
     if (members.length === 0) return;
+    if (this.strip.hidden) { // one step has no curve
+      tell(this.keys, `r̂ by member: ${members.map(([reward]) => amount(reward, 3)).join(" · ")}`);
+      return;
+    }
     const steps = members[0].map((_, step) => step + 1);
     const mean = steps.map((_, i) => members.reduce((sum, member) => sum + member[i], 0) / members.length);
     const names = [...members.map((_, i) => `member ${i + 1}`), "mean"];

@@ -1,6 +1,7 @@
 // Clips in lists: a still until somebody wants to see it move; decoded only while it does, for sheets are large.
 
 import { loadClip } from "../player.js";
+import { isText, write } from "../texts.js";
 import { element } from "./elements.js";
 
 const AT_ONCE = 3; // stills that are fetched and decoded at a time
@@ -29,7 +30,7 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "200px" });
 
-/** A clip on a canvas. */
+/** A clip on a canvas; or one that is read, which never moves. */
 export class Film {
   #loading = null; // a promise of the frames
   #loaded = null;
@@ -40,6 +41,14 @@ export class Film {
     this.clip = clip;
     this.drawn = false;
     this.figure = element("figure", "film", parent);
+    this.bar = null;
+    if (clip !== null && isText(clip)) {
+      this.clip = null; // nothing to fetch or to play
+      this.drawn = true;
+      this.figure.classList.add("read");
+      write(this.figure, clip, true);
+      return;
+    }
     this.canvas = element("canvas", "", this.figure);
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", name);
@@ -175,7 +184,7 @@ export class Reel {
     const share = Math.min(1, this.time / this.seconds);
     for (const film of this.films) {
       film.draw(this.time);
-      film.bar.style.transform = `scaleX(${share})`;
+      if (film.bar !== null) film.bar.style.transform = `scaleX(${share})`;
     }
     this.ontime(Math.min(this.time, this.seconds));
   }

@@ -1,0 +1,61 @@
+"""The best of several segments as comparisons: it against each of the others. Ziegler 2019, §2.1"""
+
+import uuid as uuids
+from collections.abc import Sequence
+
+import numpy as np
+import sqlalchemy as sa
+
+from backflip import answers, open_queries, stored_segments
+from backflip.answers import Seen
+from backflip.database import StoreError
+from backflip.preferences import Choice, Preference
+from backflip.schema import as_query, query
+from backflip.texts import are_texts, unpack_text
+
+SHOWN = 4
+"""Continuations of one prompt that are shown together."""
+_CUT = "\ufffd"
+
+
+def pick(
+    c: sa.Connection, now: float, uuid: str, segments: Sequence[int], best: int, teacher: str, seconds: float | None
+) -> list[str]:
+    """Store that one of four segments was picked as three answers; return their UUIDs, made from that of the pick.
+
+    The same pick stored again changes nothing. Each of the answers can be undone or excluded like any other. They
+    are one judgement and not three that are independent: their details name the pick.
+
+    Raises:
+        StoreError: not four different stored segments of one prompt with the best among them, or the UUID belongs to
+            another pick.
+    """
+    if len(set(segments)) != SHOWN or len(segments) != SHOWN or best not in segments:
+        raise StoreError(f"{best} of {list(segments)} is no pick; it takes {SHOWN} different segments, one the best")
+    try:
+        whole = uuids.UUID(uuid)
+    except ValueError as error:
+        raise StoreError(f"'{uuid}' is no UUID; give each pick one of its own") from error
+    _of_one_prompt(c, segments)
+    others = [segment for segment in segments if segment != best]
+    open_queries.ask(c, now, np.array([(best, other) for other in others], np.int64), None, 0)
+    details = {"pick": uuid, "picked_from": list(segments)}
+    made = []
+    for other in others:
+        found = c.execute(sa.select(query).where(query.c.low == min(best, other), query.c.high == max(best, other)))
+        asked = as_query(found.one())
+        choice = Choice.LEFT if asked.left == best else Choice.RIGHT
+        name = str(uuids.uuid5(whole, str(other)))
+        answers.answer(c, now, Preference(name, asked.id, choice, teacher, seconds), details, Seen())
+        made.append(name)
+    return made
+
+
+def _of_one_prompt(c: sa.Connection, segments: Sequence[int]) -> None:
+    """Where they are texts, see that they go on from the same; the beginning of a prompt may have been cut off."""
+    states = stored_segments.by_id(c, segments, states=True).states
+    if not are_texts(states):
+        return
+    prompts = [unpack_text(one).prompt.lstrip(_CUT) for one in states]
+    if not all(max(prompts, key=len).endswith(prompt) for prompt in prompts):
+        raise StoreError(f"segments {list(segments)} go on from different prompts; pick among those of one")
