@@ -5,6 +5,7 @@ import { isText, write } from "../texts.js";
 import { element } from "./elements.js";
 
 const AT_ONCE = 3; // stills that are fetched and decoded at a time
+const TAIL = 80; // letters of a prompt that a list shows: the text itself is what one looks for
 const END_PAUSE = 0.35; // seconds on the last frame before the next round
 
 let busy = 0;
@@ -46,7 +47,9 @@ export class Film {
       this.clip = null; // nothing to fetch or to play
       this.drawn = true;
       this.figure.classList.add("read");
-      write(this.figure, clip, true);
+      const whole = parent.closest("dialog") !== null;
+      if (whole) this.figure.tabIndex = 0; // it may be longer than its box
+      write(this.figure, whole || clip.prompt.length <= TAIL ? clip : { ...clip, prompt: `…${clip.prompt.slice(-TAIL)}` }, true);
       return;
     }
     this.canvas = element("canvas", "", this.figure);
