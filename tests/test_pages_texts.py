@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
+from backflip.clip_rewards import ClipRewards
 from backflip.rundir import RunDir
 from pages import (
     Server,
@@ -222,3 +224,23 @@ def test_the_next_texts_are_on_the_screen_with_the_key(reading: Callable[..., Se
         swaps.append(page.evaluate("performance.getEntriesByName('swap')[0].duration"))
         page.evaluate("performance.clearMeasures('swap')")
     assert sorted(swaps)[1] < 60
+
+
+@pytest.mark.slow
+def test_the_run_page_shows_a_text_whole_with_what_each_member_gives_for_it(
+    reading: Callable[..., Server], open_page: OpenPage
+) -> None:
+    server = reading([(PROMPT * 9, " one", " two")])
+    ids = np.arange(1, 3)
+    rewards = np.array([[[1.0], [2]], [[3], [4]]], np.float32)
+    ClipRewards(ids, np.ones(2, np.int64), rewards, 1, 10).save(server.run.clip_rewards)
+    page = open_page(server)
+    seen_pair(page)
+    page.goto(page.url.replace("/label", "/run"))
+    page.get_by_role("tab", name="Clips").click()
+    page.click(".clip-card >> nth=0")
+    page.wait_for_selector("dialog.closeup[open]")
+    wait_for_text(page, "dialog[open] .keys", "r̂ by member: 2 · 4")
+    assert page.text_content("dialog[open] .film") == PROMPT * 9 + " two"
+    assert not page.is_visible("dialog[open] .controls")
+    assert findings(page) == []
