@@ -22,6 +22,7 @@ from rich.table import Table
 from backflip import __version__
 from backflip.cli_data import export_run, import_into
 from backflip.cli_keep import backup, send_metrics
+from backflip.cli_look import doctor, fetch, make_ready, tasks
 from backflip.cli_page import annotators, invite, revoke, serve_run
 from backflip.files import CannotWrite, DamagedFile
 from backflip.processes import PartDied
@@ -87,10 +88,14 @@ def train(
     gold: Annotated[float | None, Share] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
     log: Annotated[tuple[Log, ...] | None, Where] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
+    prompts: Annotated[Path | None, File] = None,
+    question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
+    kl_target: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None,
     port: Annotated[int | None, Number] = None,
     browser: bool = True,
 ) -> None:
-    """Train a policy on a task by somebody's choices between clips.
+    """Train a policy, or tune a language model, on a task by somebody's choices between clips or texts.
 
     Args:
         task: a name from `backflip tasks`, or any Gymnasium id.
@@ -109,10 +114,14 @@ def train(
         gold: share of pairs whose right answer is known; by default 0.01, as above.
         like: repeat this run with all its settings, but for those given here.
         log: where measurements go, beside the run directory.
+        model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
+        prompts: text tasks: a file with a prompt a line, instead of the task's own.
+        question: text tasks: what people are asked, instead of the task's own question.
+        kl_target: text tasks: nats of KL to the original that a completion may cost; by default 6.
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
     """
-    from backflip.experiments import settings_for
+    from backflip.experiments import settings_for, with_text
 
     given: dict[str, Any] = {
         "task": task,
@@ -127,6 +136,12 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     shares = {"overlap": overlap, "repeats": repeats, "gold": gold}
+    of_text = {
+        "model": model,
+        "prompts": None if prompts is None else str(prompts.absolute()),
+        "question": question,
+        "kl_target": kl_target,
+    }
     if like:
         if preset:
             raise Unusable(f"--like repeats the settings of {like}; leave --preset out")
@@ -136,13 +151,14 @@ def train(
                 f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
             )
         with _usable():
-            settings = _with_shares(replace(before, **given), shares)
+            settings = with_text(_with_shares(replace(before, **given), shares), of_text)
         _train(settings, run, port, browser)
         return
     if task is None:
         raise Unusable("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
     with _usable():
-        settings = _with_shares(settings_for(**{**given, "task": task, "preset": preset}), shares)
+        plain = settings_for(**{**given, "task": task, "preset": preset})
+        settings = with_text(_with_shares(plain, shares), of_text)
     _train(settings, run, port, browser)
 
 
@@ -216,36 +232,6 @@ def show_run(run: Run) -> None:
         out.print(str(path), highlight=False, soft_wrap=True)
 
 
-def tasks() -> None:
-    """List the tasks that have a question and settings of their own."""
-    from backflip.envs import TASKS
-
-    for task in TASKS.values():
-        teachers = "people, or a script in their place," if task.script else "only people"
-        reward = "" if task.has_true_reward else f", no true reward: {teachers} can teach it"
-        out.print(f"[bold]{task.name}[/] ({task.environment}{reward})", highlight=False, soft_wrap=True)
-        out.print(f"  {task.question}", highlight=False, soft_wrap=True)
-    out.print("\nAny Gymnasium id works too: backflip train Pendulum-v1", highlight=False)
-
-
-def doctor(database: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None) -> None:
-    """Say what this machine can do: versions, cores, GPU, renderers with their speed, database.
-
-    Args:
-        database: also look whether this PostgreSQL database can be used.
-    """
-    from backflip.doctor import examine
-
-    marks = {True: "[green]✓[/]", False: "[red]✗[/]", None: "–"}
-    sound = True
-    for what, how, fine in examine(database):
-        sound &= fine is not False
-        out.print(f"{marks[fine]} {what:<18}", end=" ")
-        out.print(how, markup=False, highlight=False, soft_wrap=True)
-    if not sound:
-        raise SystemExit(1)
-
-
 def _with_shares(settings: "Settings", shares: dict[str, float | None]) -> "Settings":
     """With what was said of how people are measured; what was not said stays as it is."""
     said = {name: share for name, share in shares.items() if share is not None}
@@ -255,6 +241,8 @@ def _with_shares(settings: "Settings", shares: dict[str, float | None]) -> "Sett
 def _train(settings: "Settings", path: Path | None, port: int | None, browser: bool) -> None:
     from backflip.api import start
 
+    if settings.tune:
+        make_ready(settings.tune.model)
     with _listening(settings, port) as listening:  # first: where the port is taken, nothing should have been written
         with _usable():
             run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
@@ -347,11 +335,15 @@ def _mistakes() -> tuple[type[BaseException], ...]:
     from backflip.backup import BackupError
     from backflip.envs import MissingExtra, UnknownTask
     from backflip.exchange import ExchangeError
+    from backflip.lm.tasks import TaskError
     from backflip.sinks import SinkError
     from backflip.web.security import ServerError
 
     of_the_run = (RunError, StoreError, DamagedFile, CannotWrite, BackupError)
-    return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run)
+    text = [TaskError]
+    if "backflip.lm.models" in sys.modules:  # only then can it have been raised; it takes PyTorch to import
+        text.append(sys.modules["backflip.lm.models"].ModelError)
+    return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run, *text)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -369,6 +361,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "send-metrics": send_metrics,
     "backup": backup,
     "tasks": tasks,
+    "fetch": fetch,
     "doctor": doctor,
 }
 

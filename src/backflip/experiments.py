@@ -119,8 +119,21 @@ EXPERIMENTS: dict[str, Settings] = {
 
 PEOPLE_STEPS = 100_000_000
 """Where people teach, they end the run; this is only a bound."""
-SLOW = (PEOPLE,)
-"""Teachers that take their time."""
+
+
+def with_text(settings: Settings, given: dict[str, Any]) -> Settings:
+    """With what was said about tuning a language model; what is None was not said.
+
+    Raises:
+        ValueError: it was said of a task that has no text.
+    """
+    said = {name: value for name, value in given.items() if value is not None}
+    if not said:
+        return settings
+    if settings.tune is None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
+        raise ValueError(f"{options}: only for text tasks, and {settings.task} is none; {', '.join(TEXT_TASKS)} are")
+    return replace(settings, tune=replace(settings.tune, **said))
 
 
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
@@ -139,9 +152,10 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     if task in TEXT_TASKS:
         if preset is not None:
             raise ValueError(f"presets are for robots; the text task {task} has none, leave --preset out")
-        text: dict[str, Any] = {"mode": "in_turn"}
-        if given.get("teacher", PEOPLE) in SLOW:
-            text = {"mode": "at_once", "steps": PEOPLE_STEPS}
+        teacher = given.get("teacher", PEOPLE)
+        text: dict[str, Any] = {"mode": "at_once" if teacher in (PEOPLE, JUDGE) else "in_turn"}
+        if teacher == PEOPLE:
+            text["steps"] = PEOPLE_STEPS
         return replace(TEXT, **{"task": task, **text, **given})
     named = find_task(task)
     told = facts(named)

@@ -71,25 +71,30 @@ def load(source: str) -> Causal:
         if not (path / "config.json").is_file():
             raise ModelError(f"{source} is no model: it has no config.json; give a folder that save_pretrained wrote")
         place = str(path)
-    elif source.count("/") != 1 or source.startswith((".", "/", "~")):
+    elif not is_hub_id(source):
         raise ModelError(
             f"{source} does not exist; give a model's folder, a GGUF file, a hub's id, or leave --model out"
         )
     try:
-        with _quiet():
+        with quiet():
             model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (MemoryError, RuntimeError) as error:
         raise ModelError(f"{source} does not fit into memory ({_first_line(error)}); use a smaller model") from error
     except Exception as error:  # transformers raises nearly anything
         raise ModelError(f"{source} cannot be loaded as a causal language model ({_first_line(error)})") from error
     try:
-        with _quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
     except Exception as error:
         raise ModelError(
             f"{source} has no tokenizer that can be loaded ({_first_line(error)}); save it beside the model"
         ) from error
     return Causal(_plain(model, transformers), _with_end(tokenizer, source), source)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether this can only be the name of a model on a hub: owner/name, and nothing that exists here."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).exists()
 
 
 def load_encoder(source: str) -> tuple[Any, Any]:
@@ -100,7 +105,7 @@ def load_encoder(source: str) -> tuple[Any, Any]:
     """
     transformers = _transformers()
     try:
-        with _quiet():
+        with quiet():
             model = transformers.AutoModel.from_pretrained(source, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except Exception as error:
@@ -145,7 +150,7 @@ def adapted(model: Any, rank: int | None) -> Any:
     config = peft.LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
     )
-    with _quiet():
+    with quiet():
         return peft.get_peft_model(model, config)
 
 
@@ -236,7 +241,7 @@ def _transformers() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without progress bars and reports of transformers."""
     transformers = _transformers()
     level = transformers.logging.get_verbosity()

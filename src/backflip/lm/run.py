@@ -14,8 +14,10 @@ from backflip.loop import Parts
 from backflip.reward import Inputs
 from backflip.rundir import RunDir, RunError
 from backflip.segments import Segments
-from backflip.settings import PEOPLE, SCRIPTED, Settings
+from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Settings
 from backflip.teachers import Teacher
+from backflip.teachers.endpoint import Endpoint
+from backflip.teachers.judge import Judge
 from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
 from backflip.texts import save_text, unpack_text
@@ -46,6 +48,8 @@ class AskText(Ask):
         settings = self.settings
         if settings.asks_people:
             return People(lambda states, _: save_text(self.run.clips, unpack_text(states)), settings.people)
+        if settings.teacher == JUDGE:
+            return Judge(Endpoint.from_environment(), self.run.settings["question"])
         return Oracle(FALLIBLE[settings.teacher], settings.seed, settings.teacher)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from backflip.lm.corpus import reviews
-from backflip.lm.models import Causal, ModelError, load
+from backflip.lm.models import Causal, ModelError, is_hub_id, load, quiet
 
 END = "<|end|>"
 SMOL = "smollm2"
@@ -84,8 +84,8 @@ def must_be_there(name: str) -> None:
     Raises:
         ModelError: it is not there.
     """
-    if name in SMALL or (name.count("/") == 1 and not Path(name).expanduser().exists()):
-        return  # trained when first wanted, or a hub's id
+    if name in SMALL or is_hub_id(name):
+        return  # trained when first wanted, or looked for when loaded
     folder = home() / SMOL if name == SMOL else Path(name).expanduser()
     if (folder.suffix == ".gguf" and folder.is_file()) or (folder / "config.json").is_file():
         return
@@ -167,8 +167,9 @@ def save(causal: Causal, folder: Path) -> None:
     """Write model and tokenizer as an ordinary folder of transformers, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        causal.model.save_pretrained(place)
-        causal.tokenizer.save_pretrained(place)
+        with quiet():
+            causal.model.save_pretrained(place)
+            causal.tokenizer.save_pretrained(place)
         written = Path(place) / "model"
         written.mkdir()
         for file in list(Path(place).iterdir()):
