@@ -176,3 +176,31 @@ def test_what_the_page_hears_of_clips_is_brought_up_to_date_but_not_all_the_time
     desk.ask._show_from = 0.0
     desk.ask.step()
     assert ClipRewards.load(desk.run.clip_rewards).version == 2
+
+
+def test_agreement_with_people_is_recorded_by_time_and_only_after_answers(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import asking
+
+    def looks() -> int:
+        desk.ask.step()
+        return sum(line["name"] == "ask/alarm" for line in desk.run.metrics()[0])
+
+    now = [1000.0]
+    monkeypatch.setattr(asking.time, "monotonic", lambda: now[0])
+    desk.store.add(desk.make_segments(200))
+    settle(desk)
+    desk.run.tell("act", steps=50_000)
+    assert looks() == 0, "nobody has answered"
+    desk.answer(1)
+    assert looks() == 1, "no step was made since"
+    now[0] += asking.LOOK_SECONDS + 1
+    assert looks() == 1, "no answer came since"
+    desk.answer(1)
+    assert looks() == 2
+    now[0] += asking.LOOK_SECONDS - 1
+    desk.answer(1)
+    assert looks() == 2, "too soon"
+    now[0] += 1.5
+    assert looks() == 3, "what came in the meantime is not forgotten"

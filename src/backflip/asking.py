@@ -26,6 +26,9 @@ from backflip.teachers.scripted import Scripted
 from backflip.tidying import tidy
 from backflip.trust import Trust
 
+LOOK_SECONDS = 10.0
+"""Where people answer: how often agreement with them is recorded, at most. A slow person gives a few answers in 10,000
+steps of one policy, and none in as many of another: steps say nothing about when there is something to record."""
 CLIPS_SHOWN = 2000
 """The page shows what r̂ gives for the newest so many clips."""
 CLIPS_AT_ONCE = 100
@@ -46,7 +49,8 @@ class Ask:
         self.teacher = self._make_teacher()
         self.reward = Published(run)
         self.trust = Trust(run, store)
-        self._recorded = self._looked = 0
+        self._recorded = self._looked = self._judged = 0
+        self._look_from = 0.0
         self._shown: tuple[int, list[int]] = (0, [])
         self._show_from = 0.0
         self._tidied = time.monotonic()
@@ -68,7 +72,8 @@ class Ask:
         asked = self._ask(due - compared - counts.open, policy_steps)
         answered = self.teacher.teach(self.store)
         self._tidy_now_and_then()
-        if answered or asked or policy_steps - self._recorded >= RECORD_STEPS:
+        recorded_long_ago = policy_steps - self._recorded >= RECORD_STEPS
+        if answered or asked or recorded_long_ago or self._is_time_to_look(policy_steps, counts.labels):
             self._measure(policy_steps, due)
         return bool(asked or answered)
 
@@ -139,14 +144,21 @@ class Ask:
             self._shown = (self.reward.version, ids)
         self._show_from = begun + max(CLIPS_SECONDS, (time.monotonic() - begun) / CLIPS_SHARE)
 
+    def _is_time_to_look(self, policy_steps: int, answers: int) -> bool:
+        """Where people answer, now and then if their answers are others than at the last look; else by steps."""
+        if self.settings.asks_people:
+            return answers != self._judged and time.monotonic() >= self._look_from
+        return policy_steps - self._looked >= RECORD_STEPS
+
     def _measure(self, policy_steps: int, due: int) -> None:
         counts = self.store.counts()
         self._recorded = policy_steps
         values = {"ask/labels": float(counts.labels), "ask/open_queries": float(counts.open)}
         if not self.settings.asks_people:
             values["ask/due"] = float(due)
-        if policy_steps - self._looked >= RECORD_STEPS:
-            self._looked = policy_steps
+        if self._is_time_to_look(policy_steps, counts.labels):
+            self._looked, self._judged = policy_steps, counts.labels
+            self._look_from = time.monotonic() + LOOK_SECONDS
             values |= self.trust.look()
         self.run.record(policy_steps, values)
         self.run.tell("ask", state="asking", open=counts.open, asked=counts.asked, due=due, labels=counts.labels)
