@@ -33,9 +33,21 @@ if TYPE_CHECKING:
 START_SECONDS = 20.0
 
 
-def pytest_configure() -> None:
-    """Let processes that tests start come from one that has imported what they need."""
+LONGEST_FIRST = ("test_loop", "test_readme", "test_pages", "test_pages_comfort", "test_cli", "test_signals")
+"""Files that take longest: begun last, one of two workers would finish them while the other has nothing to do."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that tests start come from one that has imported what they need; keep the order of files below."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
     multiprocessing.set_forkserver_preload(["pytest", "psycopg", "backflip.store", "sqlalchemy.dialects.sqlite"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    order = {name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def _cannot_have_postgres(reason: str) -> None:

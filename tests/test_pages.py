@@ -210,7 +210,7 @@ def test_a_page_that_waits_asks_now_and_then(serve: Callable[..., Server], open_
     assert 0 < len([url for url in asked if "/api/next" in url]) <= 4
 
 
-def test_out_of_pairs_it_waits_and_goes_on_by_itself_until_the_run_is_over(
+def test_out_of_pairs_it_waits_and_goes_on_by_itself(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:
     server = serve(0)
@@ -227,8 +227,17 @@ def test_out_of_pairs_it_waits_and_goes_on_by_itself_until_the_run_is_over(
     page.keyboard.press("u")  # the only pair, so it comes back
     assert seen_pair(page) == pair
     page.keyboard.press("ArrowRight")
-    add_pairs(server.run, 2)
+    add_pairs(server.run, 1)
     assert seen_pair(page) != pair
+
+
+@pytest.mark.slow  # who has a pair hears such news every 20 seconds
+def test_it_says_that_the_run_is_over_and_goes_on_with_it(
+    serve: Callable[..., Server], open_page: Callable[..., Page]
+) -> None:
+    server = serve(2)
+    page = open_page(server)
+    seen_pair(page)
     server.run.tell("run", state="finished", message="5 M steps are done")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("body[data-state=over]")
