@@ -188,7 +188,7 @@ def test_agreement_with_people_is_recorded_by_time_and_only_after_answers(
         return sum(line["name"] == "ask/alarm" for line in desk.run.metrics()[0])
 
     now = [1000.0]
-    monkeypatch.setattr(asking.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     desk.store.add(desk.make_segments(200))
     settle(desk)
     desk.run.tell("act", steps=50_000)
