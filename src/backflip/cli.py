@@ -241,8 +241,6 @@ def _with_shares(settings: "Settings", shares: dict[str, float | None]) -> "Sett
 def _train(settings: "Settings", path: Path | None, port: int | None, browser: bool) -> None:
     from backflip.api import start
 
-    if settings.tune:
-        make_ready(settings.tune.model)
     with _listening(settings, port) as listening:  # first: where the port is taken, nothing should have been written
         with _usable():
             run = start(settings, path, shlex.join(["backflip", *sys.argv[1:]]))
@@ -270,6 +268,8 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
     def complain(sentence: str) -> None:
         out.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
+    if settings.tune:
+        make_ready(settings.tune.model)
     beside: dict[str, Any] = {}
     finished = False
     with ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):
