@@ -11,24 +11,22 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
-from json import dumps as to_json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
-from rich.table import Table
 
 from backflip import __version__
 from backflip.cli_data import export_run, import_into
 from backflip.cli_keep import backup, send_metrics
-from backflip.cli_look import doctor, fetch, make_ready, tasks
+from backflip.cli_look import doctor, evaluate_run, fetch, make_ready, tasks
 from backflip.cli_page import annotators, invite, revoke, serve_run
 from backflip.files import CannotWrite, DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
 from backflip.store import StoreError
-from backflip.terminal import File, Number, Run, Unusable, ending, out
+from backflip.terminal import File, Number, Run, Unusable, ending, out, settings_of
 
 if TYPE_CHECKING:
     import socket
@@ -145,7 +143,7 @@ def train(
     if like:
         if preset:
             raise Unusable(f"--like repeats the settings of {like}; leave --preset out")
-        before = _settings(RunDir.open(like))
+        before = settings_of(RunDir.open(like))
         if before.store and store is None:
             raise Unusable(
                 f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
@@ -177,47 +175,11 @@ def resume(
         log: where measurements go this time, beside the run directory; by default where they went before.
     """
     directory = RunDir.open(run)
-    settings = _settings(directory)
+    settings = settings_of(directory)
     if log is not None:
         settings = replace(settings, log=log)
     with _listening(settings, port) as listening:
         _go_on(directory, settings, listening, browser)
-
-
-def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, File] = None, json: bool = False) -> None:
-    """Let a run's newest policy act without exploration, and say what it achieves.
-
-    Args:
-        run: the run directory.
-        episodes: whole episodes to play.
-        video: also film the first ten seconds of an episode into this file (.webp, .gif or .png).
-        json: print one JSON object instead of a table.
-    """
-    from backflip.evaluate import PICTURES, evaluate, film, summary
-
-    directory = RunDir.open(run)
-    _settings(directory)
-    if episodes < 1:
-        raise Unusable(f"--episodes is {episodes}; it must be at least 1")
-    if video and video.suffix not in PICTURES:
-        raise Unusable(f"{video} cannot be written; moving pictures are {', '.join(PICTURES)}")
-    found = evaluate(directory, episodes)
-    if video:
-        film(directory, video)
-    if json:
-        print(to_json(asdict(found)))
-        return
-    many = "one episode" if episodes == 1 else f"{episodes} episodes"
-    table = Table(
-        "",
-        *("mean", "deviation", "lowest", "highest"),
-        title=f"{found.task} after {found.policy_steps:,} steps, {many}",
-    )
-    for name, figures in summary(found).items():
-        table.add_row(name, *(f"{figure:.{2 if name == found.behaviour_name else 1}f}" for figure in figures))
-    out.print(table)
-    if video:
-        out.print(f"filmed: {video}", highlight=False, soft_wrap=True)
 
 
 def show_run(run: Run) -> None:
@@ -304,21 +266,6 @@ def _open_when_ready(address: str) -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     threading.Timer(1.5, webbrowser.open, (address,)).start()
-
-
-def _settings(run: RunDir) -> "Settings":
-    """A run's settings.
-
-    Raises:
-        RunError: somebody changed them to what cannot be.
-    """
-    from backflip.settings import Settings
-
-    try:
-        return Settings.from_dict(run.settings)
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({reason}); restore a copy") from error
 
 
 @contextmanager

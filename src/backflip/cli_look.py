@@ -1,10 +1,76 @@
 """Commands about what there is: tasks, language models, this machine."""
 
+from dataclasses import asdict
+from json import dumps as to_json
+from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.table import Table
 
-from backflip.terminal import out
+from backflip.rundir import RunDir
+from backflip.terminal import File, Run, Unusable, out, settings_of
+
+
+def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, File] = None, json: bool = False) -> None:
+    """Let a run's newest policy act without exploration, and say what it achieves.
+
+    Args:
+        run: the run directory.
+        episodes: whole episodes to play.
+        video: also film the first ten seconds of an episode into this file (.webp, .gif or .png).
+        json: print one JSON object instead of a table.
+    """
+    from backflip.evaluate import PICTURES, evaluate, film, summary
+
+    directory = RunDir.open(run)
+    settings = settings_of(directory)
+    if episodes < 1:
+        raise Unusable(f"--episodes is {episodes}; it must be at least 1")
+    if video and video.suffix not in PICTURES:
+        raise Unusable(f"{video} cannot be written; moving pictures are {', '.join(PICTURES)}")
+    if settings.is_text:
+        if video:
+            raise Unusable(f"{run} tunes a language model: there is nothing to film; leave --video out")
+        _evaluate_text(directory, json)
+        return
+    found = evaluate(directory, episodes)
+    if video:
+        film(directory, video)
+    if json:
+        print(to_json(asdict(found)))
+        return
+    many = "one episode" if episodes == 1 else f"{episodes} episodes"
+    table = Table(
+        "",
+        *("mean", "deviation", "lowest", "highest"),
+        title=f"{found.task} after {found.policy_steps:,} steps, {many}",
+    )
+    for name, figures in summary(found).items():
+        table.add_row(name, *(f"{figure:.{2 if name == found.behaviour_name else 1}f}" for figure in figures))
+    out.print(table)
+    if video:
+        out.print(f"filmed: {video}", highlight=False, soft_wrap=True)
+
+
+def _evaluate_text(run: RunDir, json: bool) -> None:
+    from backflip.lm.evaluate import evaluate_text
+
+    found = evaluate_text(run)
+    if json:
+        print(to_json(asdict(found)))
+        return
+    table = Table("", "original", "tuned", title=f"{found.task} after {found.policy_steps:,} completions")
+    if found.gold is not None and found.gold_of_original is not None:
+        table.add_row("stand-in for people", f"{found.gold_of_original:.2f}", f"{found.gold:.2f}")
+    if found.reward is not None and found.reward_of_original is not None:
+        table.add_row("r̂, in deviations", f"{found.reward_of_original:.2f}", f"{found.reward:.2f}")
+    table.add_row("KL, nats a completion", "0", f"{found.kl:.2f}")
+    out.print(table)
+    for prompt, before, after in found.examples:
+        out.print(prompt, markup=False, highlight=False, soft_wrap=True, style="bold")
+        out.print(f"  original: {before}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"  tuned:    {after}", markup=False, highlight=False, soft_wrap=True)
 
 
 def tasks() -> None:

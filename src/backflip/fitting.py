@@ -24,6 +24,7 @@ class Fit:
         )
         self.version = 0
         self._calibrated_at = 0
+        self._arrived: float | None = None
 
     def _inputs(self) -> Inputs:
         """What r̂ reads of a step."""
@@ -41,6 +42,7 @@ class Fit:
             and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
         )
         if fitted or moved:
+            self._arrived = changes.arrived if fitted else None
             self._publish(policy_steps)
         if fitted:
             values = self.fitter.report()
@@ -83,6 +85,7 @@ class Fit:
             version=self.version,
             comparisons=len(self.fitter.data),
             last_event=self.fitter.last_event,
+            arrived=self._arrived,
         )
 
     def _save_reward(self) -> None:

@@ -197,7 +197,8 @@ class Tune:
         Args:
             wait: once there is enough to ask about, rather wait for the first r̂ than use up completions.
         """
-        if self.reward.refresh() and self.reward.ensemble is not None:
+        newer = self.reward.refresh() and self.reward.ensemble is not None
+        if newer and self.reward.ensemble is not None:
             self.paid_by = CompletionReward(
                 self.reward.ensemble, self._original, self.config.aggregate, self.config.pessimism
             )
@@ -218,6 +219,9 @@ class Tune:
         values |= {"act/reward_version": float(self.reward.version), "act/predicted_return": values["act/reward"]}
         if gold is not None:
             values["act/true_return"] = float(gold.mean())
+        arrived = self.run.told("fit").get("arrived")
+        if newer and arrived is not None and self.settings.mode == "at_once":
+            values["act/answer_to_policy"] = max(0.0, self.store.clock() - float(arrived))
         self._measure(values)
         return True
 
