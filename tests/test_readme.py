@@ -26,9 +26,9 @@ TINY = ["--steps", "4500", "--labels", "12"]  # a few more than the 4000 random 
 START_SECONDS = 60
 
 
-def trains_again(line: str) -> bool:
-    """Whether a command is the page's first one in other words; quick tests run that alone."""
-    return line.split()[1] == "train" and line != COMMANDS[0]
+def takes_long(line: str) -> bool:
+    """Whether a command is the page's first one in other words, or about a language model; quick tests leave it out."""
+    return (line.split()[1] == "train" and line != COMMANDS[0]) or "runs/kind" in line
 
 
 def test_there_are_two_set_up_lines() -> None:
@@ -87,8 +87,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = Path.cwd()
     folder = tmp_path_factory.mktemp("readme")
     os.chdir(folder)
+    os.environ["BACKFLIP_MODELS"] = str(folder / "models")
     yield folder
     os.chdir(before)
+    del os.environ["BACKFLIP_MODELS"]
 
 
 def _first_run(here: Path) -> None:
@@ -102,7 +104,7 @@ def _first_run(here: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param(line, marks=[pytest.mark.slow] if trains_again(line) else [])
+        pytest.param(line, marks=[pytest.mark.slow] if takes_long(line) else [])
         for line in COMMANDS
         if line.split()[1] not in WAITS
     ],

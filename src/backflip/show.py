@@ -24,6 +24,8 @@ PANELS: dict[str, tuple[str, Sequence[str]]] = {
     "behaviour": ("behaviour", ("act/behaviour",)),
     "critics": ("value that the critics expect", ("act/value",)),
     "exploration": ("nats", ("act/entropy",)),
+    "kl": ("KL to the original, nats a completion", ("act/kl_exact", "act/kl_k1", "act/kl_k3")),
+    "beta": ("price of a nat", ("act/beta",)),
     "accuracy": ("right orderings, held-out", ("fit/accuracy",)),
 }
 """File name -> axis label and measurements."""

@@ -68,6 +68,16 @@ const OVERVIEW = [
     series: [{ name: "act/steps_per_second", label: "steps/s", colour: "blue" }],
   },
   {
+    title: "Distance from the original",
+    hint: "Nats of KL to the original that a completion costs, over the whole vocabulary; on the right β, the price of a nat.",
+    empty: "Appears once a language model learns.",
+    format: plain,
+    series: [
+      { name: "act/kl_exact", label: "KL", colour: "blue" },
+      { name: "act/beta", label: "β", colour: "violet", scale: "right" },
+    ],
+  },
+  {
     title: "What the critics expect",
     hint: "Mean value in the last batch, in r̂ discounted by γ. A value that climbs while the return does not is an illusion.",
     empty: "Appears once a policy with a memory learns (preset fast).",
