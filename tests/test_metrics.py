@@ -26,7 +26,7 @@ def explained() -> list[str]:
 
 @pytest.fixture(scope="module")
 def only_at_once() -> list[str]:
-    """Names that the document says are measured only elsewhere: in runs at once, where a behaviour is new, or of language models."""
+    """Names that the document says are measured only elsewhere: at once, for new behaviours, for language models."""
     return re.findall(
         rf"^\| `({NAME})` \|.*\((?:at_once|novel behaviours|language models|language models and at_once) only\) \|$",
         DOCUMENT.read_text(),
