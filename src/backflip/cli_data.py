@@ -2,12 +2,12 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from backflip.rundir import RunDir
-from backflip.terminal import File, Number, Run, Unusable, out
+from backflip.terminal import File, Number, Run, Unusable, out, settings_of
 
 if TYPE_CHECKING:
     from backflip.exchange.bundle import Outgoing
@@ -111,8 +111,13 @@ def import_into(run: Run, paths: Paths, ask: Annotated[int, Number] = 0) -> None
     if ask < 0:
         raise Unusable(f"--ask is {ask}; it must be 0 or more")
     directory = RunDir.open(run)
+    texts: dict[str, Any] = {}
+    if directory.settings.get("tune"):
+        from backflip.lm.incoming import reading
+
+        texts = dict(zip(("features", "decode", "room"), reading(settings_of(directory)), strict=True))
     with closing(directory.store()) as store:
-        found = import_all(directory, store, list(paths), ask)
+        found = import_all(directory, store, list(paths), ask, **texts)
     new = found.brought
     said = f"new: {len(found.segments):,} segments, {new.queries:,} queries, {new.events:,} events"
     already = f"; {new.known:,} events were here already" if new.known else ""

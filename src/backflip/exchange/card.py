@@ -110,7 +110,7 @@ def _config(run: RunDir, ensemble: RewardEnsemble, version: int) -> dict[str, An
     return {
         "format": 1,
         "task": run.settings["task"],
-        "environment": find_task(run.settings["task"]).environment,
+        "environment": _what(run)[1],
         "question": run.settings.get("question", ""),
         "reward_version": version,
         "inputs": vars(ensemble.inputs),
@@ -120,20 +120,29 @@ def _config(run: RunDir, ensemble: RewardEnsemble, version: int) -> dict[str, An
     }
 
 
+def _what(run: RunDir) -> tuple[str, str]:
+    """The task's name, and what r̂ judges: steps of an environment, or a language model's completions."""
+    tuned = run.settings.get("tune")
+    if tuned:
+        return str(run.settings["task"]), f"completions of {Path(str(tuned['model'])).name}"
+    task = find_task(run.settings["task"])
+    return task.name, task.environment
+
+
 def _page(run: RunDir, ensemble: RewardEnsemble, found: Findings, licence: str) -> str:
     settings = run.settings
-    task = find_task(settings["task"])
+    name, environment = _what(run)
     people = settings["teacher"] == PEOPLE
     who = f"{found.teachers} {'annotators' if people else 'teachers'}" if found.teachers != 1 else "one teacher"
     kind = "people, on clips" if people else f"a synthetic teacher (`{settings['teacher']}`)"
-    question = " ".join(str(settings.get("question") or task.question).split())
+    question = " ".join(str(settings.get("question", "")).split())
     rows = "\n".join(f"| {choice.value} | {found.choices.get(choice, 0):,} |" for choice in Choice)
     held_out = "not measured" if found.held_out is None else f"{100 * found.held_out:.1f} %"
     shape = "x".join(map(str, ensemble.inputs.observation_shape))
-    return f"""{_front_matter(task.name, found, licence)}
-# A reward for {task.name}, learned from {sum(found.choices.values()):,} comparisons
+    return f"""{_front_matter(name, found, licence)}
+# A reward for {name}, learned from {sum(found.choices.values()):,} comparisons
 
-r̂ gives a number to one step of `{task.environment}`, from an observation ({shape} numbers) and an action
+r̂ gives a number to one step of `{environment}`, from an observation ({shape} numbers) and an action
 ({ensemble.inputs.action_size} {"choices" if ensemble.inputs.discrete else "numbers"}). It is an ensemble of \
 {ensemble.members} small networks, fitted with [backflip](https://arxiv.org/abs/1706.03741)'s
 method to somebody's choices between pairs of short clips. Nobody wrote it down.
@@ -176,7 +185,7 @@ on the behaviour that it was last normalised on; only differences mean something
 
 ## Intended use
 
-Training and comparing policies in `{task.environment}` on the behaviour that was asked about, and research on learned
+Training and comparing policies in `{environment}` on the behaviour that was asked about, and research on learned
 rewards. It orders stretches of behaviour such as its teachers saw.
 
 ## Limits

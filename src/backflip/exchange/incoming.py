@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backflip.exchange.bring import Imported, bring
-from backflip.exchange.bring_texts import Features, bring_texts
+from backflip.exchange.bring_texts import ROOM, Features, bring_texts
 from backflip.exchange.bundle import Bundle, ExchangeError, outgoing
 from backflip.exchange.clips import read_clips
 from backflip.exchange.episodes import place, read_episodes
@@ -30,6 +30,7 @@ def import_all(
     ask: int = 0,
     features: Features | None = None,
     decode: Decode | None = None,
+    room: int = ROOM,
 ) -> Imported:
     """Bring into a run what lies at some places, in one transaction: all of it, or where something is wrong, nothing.
 
@@ -38,6 +39,7 @@ def import_all(
             whose prompts differ.
         features: what r̂ reads of a text; None where the run is none of texts, or nothing can make them.
         decode: makes a text of tokens, where a file of texts has these.
+        room: bytes for a text, where the store has none yet.
 
     Raises:
         ExchangeError, StoreError, RunError, MissingExtra: something is wrong; the message says what.
@@ -55,7 +57,7 @@ def import_all(
         with store.transaction():
             parts = [bring(store, bundle, wanted) for bundle in bundles] if wanted else []
             clips = [number for part in parts for number in part.segments]
-            parts += [bring_texts(store, path, features, decode) for path in texts] if features else []
+            parts += [bring_texts(store, path, features, decode, room) for path in texts] if features else []
             new = [number for part in parts for number in part.segments]
             asked = _ask(store, clips, ask, int(run.settings.get("seed", 0)))
     return Imported(

@@ -27,10 +27,34 @@ class Wanted:
 def wanted_by(run: RunDir, store: Store) -> Wanted:
     """What a run wants of segments: as those that it has, or where it has none, as its environment would give them."""
     settings = Settings.from_dict(run.settings)
-    told = facts(find_task(settings.task))
     with store.reading() as c:
         layout = layout_of(c)
+    if settings.is_text:
+        return _wanted_of_texts(run, settings, layout)
+    told = facts(find_task(settings.task))
     return Wanted(settings, told, layout or _layout_to_come(settings, told))
+
+
+def _wanted_of_texts(run: RunDir, settings: Settings, layout: Layout | None) -> Wanted:
+    """What a run that tunes a language model wants; only its own completions tell how much r̂ reads of one.
+
+    Raises:
+        ExchangeError: it has none yet.
+    """
+    if layout is None:
+        raise ExchangeError(f"{run.path} has no completions yet, which tell what fits; let it go on for a while first")
+    shape = {name: shape for name, _, shape in layout.columns}["observations"]
+    told = Facts(
+        observation_shape=shape[1:],
+        action_size=0,
+        discrete=False,
+        first_action=0,
+        bounded=False,
+        segment_steps=shape[0],
+        episode_steps=None,
+        steps_per_second=1.0,
+    )
+    return Wanted(settings, told, layout)
 
 
 def _layout_to_come(settings: Settings, told: Facts) -> Layout:

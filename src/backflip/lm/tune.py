@@ -306,6 +306,11 @@ class PolicySteps:
         return self.explored + self.tuner.completions
 
 
+def room_of(config: TuneConfig) -> int:
+    """Bytes for the text of one completion with its prompt."""
+    return 8 + TEXT_ROOM * (config.prompt_tokens + config.response_tokens)
+
+
 def as_segments(
     texts: Sequence[Text],
     read: Read,
@@ -318,7 +323,7 @@ def as_segments(
     true = np.full((n, k), np.nan if gold is None else 0.0, np.float32)
     if gold is not None:
         true[np.arange(n), read.lengths - 1] = gold
-    room = 8 + TEXT_ROOM * (config.prompt_tokens + config.response_tokens)
+    room = room_of(config)
     return Segments(
         ids=np.full(n, -1, np.int64),
         observations=read.observations.astype(np.float32),

@@ -1,0 +1,34 @@
+"""What bringing texts from elsewhere into a run needs of its language model."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+from backflip.lm.reward import Reader
+from backflip.lm.small import find
+from backflip.lm.tune import room_of
+from backflip.settings import Settings
+from backflip.texts import Text
+
+Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
+Decode = Callable[[Sequence[int]], str]
+
+
+def reading(settings: Settings) -> tuple[Features, Decode, int]:
+    """What r̂ reads of texts, texts of tokens, and the bytes for a text, as in a run with these settings.
+
+    Raises:
+        ModelError: the run's model cannot be loaded.
+    """
+    assert settings.tune is not None
+    causal = find(settings.tune.model)
+    reader = Reader(causal, settings.tune)
+
+    def features(texts: list[Text]) -> Float32[np.ndarray, "n k d"]:
+        return reader.read(texts).observations
+
+    def decode(tokens: Sequence[int]) -> str:
+        return causal.text(list(tokens))
+
+    return features, decode, room_of(settings.tune)
