@@ -26,6 +26,7 @@ def export_run(
     trl: Annotated[Path | None, File] = None,
     dialogues: Annotated[Path | None, File] = None,
     card: Annotated[Path | None, Folder] = None,
+    model: Annotated[Path | None, Folder] = None,
     licence: str = "unknown",
     clip: Annotated[int | None, Segment] = None,
     video: Annotated[Path | None, File] = None,
@@ -41,7 +42,8 @@ def export_run(
         trl: of a run of texts, prompt, chosen and rejected into this .jsonl, and ties into a .ties.jsonl beside it.
         dialogues: the same as dialogues of Human and Assistant (HH-RLHF).
         card: the newest r̂ with a page about it into this folder.
-        licence: of the card, such as cc-by-4.0.
+        model: of a run of texts, the tuned model with a page about it into this folder, for transformers to load.
+        licence: of the card or the model, such as cc-by-4.0; by default a model has that of the one it began with.
         clip: the number of a segment to draw into the --video.
         video: an .mp4 for the --clip.
         without_names: write annotator-1, annotator-2 ... instead of the names of people.
@@ -57,9 +59,9 @@ def export_run(
     _must_end_in(trl, ".jsonl")
     _must_end_in(dialogues, ".jsonl")
     answers = [given is not None for given in (events, preferences, minari, trl, dialogues)]
-    if not any(answers) and card is None and clip is None:
+    if not any([*answers, card, model]) and clip is None:
         raise Unusable(
-            "nothing to export; give --events, --preferences, --minari, --trl, --dialogues, --card, "
+            "nothing to export; give --events, --preferences, --minari, --trl, --dialogues, --card, --model, "
             "or --clip with --video"
         )
     directory = RunDir.open(run)
@@ -74,8 +76,15 @@ def export_run(
             written.append(video)
         if card is not None:
             written += write_card(card, directory, store, licence)
+    written += _write_model(model, directory, licence) if model else []
     for path in dict.fromkeys(written):
         out.print(str(path), highlight=False, soft_wrap=True)
+
+
+def _write_model(folder: Path, run: RunDir, licence: str) -> list[Path]:
+    from backflip.lm.export import export_model
+
+    return export_model(run, folder, licence)
 
 
 def _write_answers(found: "Outgoing", events: Path | None, preferences: Path | None, minari: str | None) -> list[Path]:

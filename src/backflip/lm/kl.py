@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ def exact(
     return ((policy.exp() * (policy - original)).sum(-1) * mask).sum(1)
 
 
+@runtime_checkable
 class Controller(Protocol):
     """What moves β between batches."""
 

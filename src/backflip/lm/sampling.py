@@ -1,7 +1,7 @@
 """Completions sampled from a model exactly as its probabilities say."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,6 +10,7 @@ from torch import Tensor
 from backflip.lm.models import Batch, positions
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Whatever can complete prompts: transformers here, or a server elsewhere."""
 
