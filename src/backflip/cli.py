@@ -21,7 +21,7 @@ from backflip import __version__
 from backflip.cli_data import export_run, import_into
 from backflip.cli_keep import backup, send_metrics
 from backflip.cli_look import doctor, evaluate_run, fetch, make_ready, tasks
-from backflip.cli_page import annotators, invite, revoke, serve_run
+from backflip.cli_page import annotators, invite, revoke, score_run, serve_run
 from backflip.files import CannotWrite, DamagedFile
 from backflip.processes import PartDied
 from backflip.rundir import RunDir, RunError
@@ -298,6 +298,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "resume": resume,
     "serve": serve_run,
+    "score": score_run,
     "invite": invite,
     "revoke": revoke,
     "annotators": annotators,

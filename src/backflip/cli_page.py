@@ -45,6 +45,34 @@ def serve_run(
         serve(run, listening, token, ended.is_set, allowed_host)
 
 
+def score_run(
+    run: Run,
+    host: str = "127.0.0.1",
+    port: Annotated[int | None, Number] = None,
+    allow_remote: bool = False,
+    allowed_host: Annotated[tuple[str, ...], Hosts] = (),
+) -> None:
+    """Serve the newest reward of a run of texts to other trainers: POST /score, as OpenRLHF's clients send it.
+
+    Args:
+        run: the run directory; it may go on meanwhile.
+        host: the address to listen on.
+        port: the port; by default the first free one from 8642.
+        allow_remote: let other machines connect; whoever has the link can ask.
+        allowed_host: names under which a reverse proxy in front passes visitors on.
+    """
+    from backflip.lm.score import serve_scores
+    from backflip.web.security import run_token
+    from backflip.web.server import bind, link
+
+    directory = RunDir.open(run)
+    directory.store(check=True).close()
+    with bind(host, port, allow_remote) as listening, ending() as ended:
+        token = run_token(directory)
+        out.print(f"score: {link(listening, token, '/score')}", soft_wrap=True)
+        serve_scores(directory, listening, token, ended.is_set, allowed_host)
+
+
 def invite(
     run: Run,
     name: Name,

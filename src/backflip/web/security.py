@@ -169,8 +169,17 @@ class Keys:
 class Gate:
     """Lets a request through to the app, or answers it with a refusal in one sentence."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, hosts: Hosts, pace: Pace, guesses: Guesses) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        hosts: Hosts,
+        pace: Pace,
+        guesses: Guesses,
+        most_body_bytes: int = MOST_BODY_BYTES,
+    ) -> None:
         self.app = app
+        self.most_body_bytes = most_body_bytes
         self.keys, self.hosts, self.pace, self.guesses = keys, hosts, pace, guesses
         self.cookie = f"backflip-{keys.name}"
         self._admitted: set[str] = set()
@@ -193,7 +202,7 @@ class Gate:
             session = _unusable(error)
         refusal = session if isinstance(session, Response) else None
         if isinstance(session, Session) and request.method not in SAFE_METHODS:
-            receive, refusal = await _whole_body(request)
+            receive, refusal = await _whole_body(request, self.most_body_bytes)
             refusal = refusal or self._too_quick(session)
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
@@ -286,13 +295,13 @@ def _refused_origin(request: Request, hosts: Hosts) -> Response | None:
     return None
 
 
-async def _whole_body(request: Request) -> tuple[Receive, Response | None]:
+async def _whole_body(request: Request, most: int) -> tuple[Receive, Response | None]:
     """The body, read up to the limit, as something the app can read again; or a refusal."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BODY_BYTES:
-            return request.receive, PlainTextResponse(f"More than {MOST_BODY_BYTES} bytes are too many.\n", 413)
+        if len(body) > most:
+            return request.receive, PlainTextResponse(f"More than {most} bytes are too many.\n", 413)
     told = False
 
     async def replay() -> Message:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from backflip.rundir import RunDir
 from backflip.web.app import create_app
@@ -89,6 +90,20 @@ def serve(
     run = RunDir.open(run_path)
     app = create_app(run, token, hosts=hosts)
     run.tell(PAGE, address=home(listening))
+    try:
+        serve_app(app, listening, stop_event, bool(allowed_hosts))
+    finally:
+        app.state.context.store.close()
+
+
+def serve_app(
+    app: ASGIApp, listening: socket.socket, stop_event: Callable[[], bool] | None = None, proxied: bool = False
+) -> None:
+    """Serve an app until `stop_event()` is true or the process is told to end; the socket is closed then.
+
+    Args:
+        proxied: believe what a proxy in front says of visitors.
+    """
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -96,7 +111,7 @@ def serve(
             log_config=None,
             lifespan="off",
             server_header=False,
-            proxy_headers=bool(allowed_hosts),  # without a proxy, anybody could say they come from anywhere
+            proxy_headers=proxied,  # without a proxy, anybody could say they come from anywhere
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
@@ -104,7 +119,6 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_until_stopped(server, listening, stop_event))
     finally:
-        app.state.context.store.close()
         listening.close()
 
 
