@@ -64,7 +64,7 @@ class Transformers:
         Args:
             key: names the draw; the same key gives the same completions.
         """
-        generator = torch.Generator().manual_seed(_seed(key))
+        generator = torch.Generator().manual_seed(seed_of(key))
         tokens, prompt_mask = padded(prompts, self.end)
         at_once = max(1, self.together // each)
         parts = [
@@ -119,7 +119,8 @@ class Transformers:
         return responses, chances
 
 
-def _seed(key: Sequence[int]) -> int:
+def seed_of(key: Sequence[int]) -> int:
+    """A seed from what names a draw."""
     import numpy as np
 
     return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)

@@ -20,6 +20,7 @@ from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read
 from backflip.lm.sampling import Sampler, Transformers
 from backflip.lm.small import find
 from backflip.lm.tasks import TaskError, text_task
+from backflip.lm.vllm import server_of
 from backflip.published import Published
 from backflip.rundir import RunDir
 from backflip.segments import Segments
@@ -71,6 +72,7 @@ class Tuner:
         self.sampler = sampler or Transformers(
             self.policy, causal.end, config.response_tokens, config.temperature, config.micro_batch
         )
+        self.sampler.renew(self.policy)
         self.controller = controller(config.controller, config.beta, config.kl_target, config.horizon)
         self.completions = 0
         self.batches = 0
@@ -121,6 +123,7 @@ class Tuner:
                 f"tokens were drawn with other probabilities than the policy's (log π differs by {error:.2g} nats): "
                 "sample without top-k, top-p and penalties, at the temperature of the settings"
             )
+        self.sampler.renew(self.policy)
         self.controller.update(sampled.exact_kl, len(sampled.batch))
         self.completions += len(sampled.batch)
         self.batches += 1
@@ -178,7 +181,9 @@ class Tune:
         torch.manual_seed(settings.seed)  # peft draws its adapters from it
         self.task = text_task(settings.task, self.config.prompts, self.config.question)
         self.prompts = self.task.prompts()
-        self.policy = PolicySteps(Tuner(find(self.config.model), self.config, settings.seed))
+        causal = find(self.config.model)
+        server = server_of(self.config, causal.end, run.path / "sampler")
+        self.policy = PolicySteps(Tuner(causal, self.config, settings.seed, server))
         self.tuner = self.policy.tuner
         self.reward = Published(run)
         self.paid_by: CompletionReward | None = None
