@@ -15,11 +15,12 @@ class Published:
         self.ensemble: RewardEnsemble | None = None
         self.version = 0
 
-    def refresh(self) -> bool:
-        """Load what is newer; return whether there was something."""
-        if self.run.newest_number("reward") in (None, self.version):
+    def refresh(self, exactly: int | None = None) -> bool:
+        """Load what is newer, or that of a number; return whether there was something."""
+        wanted = self.run.newest_number("reward") if exactly is None else exactly
+        if wanted in (None, self.version):
             return False
-        newest = self.run.newest("reward")
+        newest = self.run.newest("reward", exactly)
         if newest is None:
             return False
         self.ensemble = RewardEnsemble.load(newest.path / "reward.safetensors")

@@ -1,5 +1,6 @@
 """Learning from paid completions: RLOO, and PPO over tokens."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ class RLOO:
     def __init__(self, model: Any, config: TuneConfig) -> None:
         self.model, self.config = model, config
         self.leaves = [p for p in model.parameters() if p.requires_grad]
+        self.average: Callable[[Sequence[Tensor]], None] = _alone
+        """Averages the gradients of some weights over the processes that share a batch."""
         self.adam = torch.optim.AdamW(self.leaves, config.learning_rate, weight_decay=0.0, fused=True)
 
     def learn(self, paid: Paid, beta: float) -> dict[str, float]:
@@ -75,6 +78,7 @@ class RLOO:
 
     def step(self) -> float:
         """One step of Adam by the gradients there are; gives their norm before it was bounded."""
+        self.average(self.leaves)
         norm = torch.nn.utils.clip_grad_norm_(self.leaves, self.config.gradient_norm)
         self.adam.step()
         return float(norm)
@@ -150,6 +154,10 @@ class TokenPPO(RLOO):
     @staticmethod
     def _slices(n: int, size: int) -> list[slice]:
         return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _alone(_: Sequence[Tensor]) -> None:
+    """Nobody shares the batch."""
 
 
 def token_rewards(paid: Paid, beta: float) -> Float32[np.ndarray, "n t"]:

@@ -74,6 +74,8 @@ class Tuner:
         )
         self.sampler.renew(self.policy)
         self.controller = controller(config.controller, config.beta, config.kl_target, config.horizon)
+        self.processes = 1
+        """Processes that share each batch (`backflip.lm.parallel`)."""
         self.completions = 0
         self.batches = 0
 
@@ -124,8 +126,9 @@ class Tuner:
                 "sample without top-k, top-p and penalties, at the temperature of the settings"
             )
         self.sampler.renew(self.policy)
-        self.controller.update(sampled.exact_kl, len(sampled.batch))
-        self.completions += len(sampled.batch)
+        many = self.processes * len(sampled.batch)
+        self.controller.update(sampled.exact_kl, many)
+        self.completions += many
         self.batches += 1
         mask, log_p, original = sampled.batch.mask, sampled.log_p, sampled.original
         return {
@@ -202,18 +205,14 @@ class Tune:
         Args:
             wait: once there is enough to ask about, rather wait for the first r̂ than use up completions.
         """
-        newer = self.reward.refresh() and self.reward.ensemble is not None
-        if newer and self.reward.ensemble is not None:
-            self.paid_by = CompletionReward(
-                self.reward.ensemble, self._original, self.config.aggregate, self.config.pessimism
-            )
+        newer = self.look_for_reward()
         enough = self.store.counts().segments >= self.settings.segments_before_training
         if self.paid_by is None and enough and wait:
             self.tell("waiting for the first answers")
             return False
-        sampled = self.tuner.sample(self._draw_prompts(), self.config.completions, self._key())
-        gold = self._gold(sampled.texts)
-        self._show(sampled, gold)
+        sampled = self.tuner.sample(self.draw(self.config.batch_prompts), self.config.completions, self.key())
+        gold = self.gold(sampled.texts)
+        self.show(sampled.texts, sampled.read, gold)
         if self.paid_by is None:
             self.policy.explored += len(sampled.batch)
             self.tell("exploring")
@@ -224,21 +223,36 @@ class Tune:
         values |= {"act/reward_version": float(self.reward.version), "act/predicted_return": values["act/reward"]}
         if gold is not None:
             values["act/true_return"] = float(gold.mean())
-        arrived = self.run.told("fit").get("arrived")
-        if newer and arrived is not None and self.settings.mode == "at_once":
-            values["act/answer_to_policy"] = max(0.0, self.store.clock() - float(arrived))
-        self._measure(values)
+        self.measure({**values, **self.since_the_answer(newer)})
         return True
 
-    def _draw_prompts(self) -> list[str]:
-        rng = np.random.default_rng([self.settings.seed, 5, self.policy.steps])
-        few = len(self.prompts) < self.config.batch_prompts
-        return [self.prompts[i] for i in rng.choice(len(self.prompts), self.config.batch_prompts, replace=few)]
+    def look_for_reward(self, exactly: int | None = None) -> bool:
+        """Be paid by the newest r̂ from now on, or by that of a number; whether it is another one."""
+        if not self.reward.refresh(exactly) or self.reward.ensemble is None:
+            return False
+        self.paid_by = CompletionReward(
+            self.reward.ensemble, self._original, self.config.aggregate, self.config.pessimism
+        )
+        return True
 
-    def _key(self) -> tuple[int, ...]:
+    def since_the_answer(self, newer: bool) -> dict[str, float]:
+        """Seconds from the newest answer that r̂ was fitted to, at the first batch that it pays."""
+        arrived = self.run.told("fit").get("arrived")
+        if not newer or arrived is None or self.settings.mode != "at_once":
+            return {}
+        return {"act/answer_to_policy": max(0.0, self.store.clock() - float(arrived))}
+
+    def draw(self, count: int) -> list[str]:
+        """So many prompts for the next batch."""
+        rng = np.random.default_rng([self.settings.seed, 5, self.policy.steps])
+        few = len(self.prompts) < count
+        return [self.prompts[i] for i in rng.choice(len(self.prompts), count, replace=few)]
+
+    def key(self) -> tuple[int, ...]:
+        """What names the draw of the next batch's completions."""
         return (self.settings.seed, 6, self.policy.steps)
 
-    def _gold(self, texts: list[Text]) -> Float32[np.ndarray, " n"] | None:
+    def gold(self, texts: list[Text]) -> Float32[np.ndarray, " n"] | None:
         """What stands in for people's taste; nothing but oracles and the record may read it."""
         if self.task.gold is None:
             return None
@@ -247,11 +261,13 @@ class Tune:
         except TaskError:  # what measures it is not installed, and not needed where people teach
             return None
 
-    def _show(self, sampled: Sampled, gold: Float32[np.ndarray, " n"] | None) -> None:
-        segments = as_segments(sampled.texts, sampled.read, gold, self.config, self.policy.steps)
+    def show(self, texts: list[Text], read: Read, gold: Float32[np.ndarray, " n"] | None) -> None:
+        """Let completions be asked about."""
+        segments = as_segments(texts, read, gold, self.config, self.policy.steps)
         self.store.add(segments, max(KEEP_SEGMENTS, self.settings.ask.recent))
 
-    def _measure(self, values: dict[str, float]) -> None:
+    def measure(self, values: dict[str, float]) -> None:
+        """Record what was measured of a batch."""
         steps, (before, then) = self.policy.steps, self._recorded
         now = time.perf_counter()
         self._recorded = (steps, now)
