@@ -71,7 +71,7 @@ def test_without_a_launcher_it_says_how_to_be_started(tmp_path: Path, monkeypatc
     from backflip.rundir import RunDir, RunError
 
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(RunError, match="accelerate launch"):
+    with pytest.raises(RunError, match="started by a launcher"):
         Group()
     with pytest.raises(RunError, match="give the run directory"):
         main([])

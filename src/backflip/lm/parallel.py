@@ -1,8 +1,9 @@
 """One run tuned by several processes: each completes other prompts, and their gradients are averaged.
 
-Started by `accelerate launch --cpu --num_processes 2 -m backflip.lm.parallel RUN`, or by torchrun. Process 0 alone
-writes the run directory and the store, asks and fits; before each batch it tells the others what to do, and they read r̂
-and checkpoints from the run directory.
+Started by `torchrun --standalone --nproc-per-node 2 -m backflip.lm.parallel RUN`, or by `accelerate launch` with
+`--multi_gpu`, which does the same (its `--cpu` starts one process only, unless there is MPI). Process 0 alone writes
+the run directory and the store, asks and fits; before each batch it tells the others what to do, and they read r̂ and
+checkpoints from the run directory.
 """
 
 import os
@@ -73,8 +74,8 @@ class Group:
         """
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             raise RunError(
-                "this is started by a launcher: accelerate launch --cpu --num_processes 2 -m backflip.lm.parallel RUN, "
-                "or torchrun --nproc-per-node 2 -m backflip.lm.parallel RUN; one process alone: backflip resume RUN"
+                "this is started by a launcher: torchrun --standalone --nproc-per-node 2 -m backflip.lm.parallel RUN, "
+                "or accelerate launch --multi_gpu --num_processes 2 -m ...; one process alone: backflip resume RUN"
             )
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=LONGEST_WAIT)
