@@ -100,6 +100,22 @@ def test_kinds_of_teachers_are_told_apart_by_name() -> None:
     assert [kind_of(name) for name in ("anna", "judge", "oracle", "mistake")] == ["people", "judge", "oracle", "oracle"]
 
 
+def test_the_licence_is_the_one_that_a_gguf_file_states(tmp_path: Path) -> None:
+    import gguf
+
+    from backflip.lm.export import base_of
+
+    for name, licence in (("stated", "apache-2.0"), ("silent", None)):
+        writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "llama")
+        if licence:
+            writer.add_license(licence)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+    assert base_of(str(tmp_path / "stated.gguf")).licence == "apache-2.0"
+    assert base_of(str(tmp_path / "silent.gguf")).licence == "unknown"
+
+
 def test_a_base_model_is_named_without_this_machine_s_paths(model: Path) -> None:
     from backflip.lm.export import base_of
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from backflip.lm.models import Batch
+from backflip.lm.models import Batch, ModelError
 from backflip.lm.sampling import Sampler, padded, seed_of
 from backflip.tuning import TuneConfig
 
@@ -32,7 +32,7 @@ LONGEST_WHY = 300
 """Characters of the server's own words in a message."""
 
 
-class SamplerError(Exception):
+class SamplerError(ModelError):
     """The server that samples does not do what it is asked; the message says why and what to do."""
 
 
