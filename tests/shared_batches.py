@@ -68,6 +68,7 @@ def main(model: str, result: Path) -> None:
             "beta": [shared.controller.beta, alone.controller.beta],
         }
         result.write_text(json.dumps(found))
+    group.leave()
 
 
 if __name__ == "__main__":

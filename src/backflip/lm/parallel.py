@@ -143,6 +143,12 @@ class Group:
         if self.rank == 0 and not self._at_work and not self._dismissed:
             self._dismissed = True
             self.tell(Order(Do.STOP))
+            self.leave()
+
+    def leave(self) -> None:
+        """End together: whoever ended before the others have read its last words would take these with it."""
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 class Together:
@@ -259,6 +265,7 @@ def follow(run: RunDir, settings: Settings) -> None:
         join(tune.tuner, group)
         while (order := group.hear()).do is not Do.STOP:
             obey(order, tune, group)
+    group.leave()
 
 
 def obey(order: Order, tune: Tune, group: Group) -> None:
