@@ -4,6 +4,7 @@ Nothing of backflip is imported before a test runs: jaxtyping has to see every i
 """
 
 import glob
+import importlib
 import multiprocessing
 import os
 import pwd
@@ -26,6 +27,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+    from backflip.lm.models import Causal
     from backflip.segments import Segments
     from backflip.store import Store
     from pages import Server
@@ -372,3 +374,46 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
     server.ready()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def miniature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of 33,000 weights that was trained for 30 steps, in a folder."""
+    from backflip.lm.corpus import reviews
+    from backflip.lm.small import Shape, save, train
+
+    shape = Shape(vocabulary=300, width=32, layers=2, heads=2, seconds=1, tokens=32)
+    folder = tmp_path_factory.mktemp("models") / "miniature"
+    save(train(shape, reviews(60), steps=30), folder)
+    return folder
+
+
+@pytest.fixture
+def miniature(miniature_folder: Path) -> "Causal":
+    """That model, fresh from its folder."""
+    from backflip.lm.models import load
+
+    return load(str(miniature_folder))
+
+
+@pytest.fixture
+def letters() -> "Causal":
+    """An untrained model of four letters and an end: all of its short completions can be written down."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    from backflip.lm.models import Causal
+    from backflip.lm.small import END
+
+    transformers: Any = importlib.import_module("transformers")
+
+    made = Tokenizer(models.WordLevel({END: 0, "a": 1, "b": 2, "c": 3, "d": 4}, unk_token=END))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    made.decoder = decoders.Fuse()
+    torch.manual_seed(0)
+    shape = transformers.LlamaConfig(
+        vocab_size=5, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        initializer_range=0.3, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token=END, pad_token=END)
+    return Causal(transformers.LlamaForCausalLM(shape).eval(), tokenizer, "letters")

@@ -43,6 +43,12 @@ def leave_one_out(rewards: Float[Tensor, " n"], each: int) -> Float[Tensor, " n"
     return (groups - others).reshape(-1)
 
 
+def sampling_error(now: Float[Tensor, "n t"], drawn: Float[Tensor, "n t"], mask: Float[Tensor, "n t"]) -> float:
+    """The largest |log π now - log π when drawn| of a token that counts; infinite where one of them is no number."""
+    off = torch.where(mask > 0, now - drawn, torch.zeros(())).abs()
+    return float(off.nan_to_num(nan=torch.inf).max())
+
+
 class RLOO:
     """One step of REINFORCE a batch; KL is part of the reward: r = r̂ - β·Σₜ(log π - log ρ). (Ahmadian et al. 2024)"""
 
@@ -67,8 +73,7 @@ class RLOO:
             mask = batch.mask[some]
             loss = -(advantages[some] * (log_p * mask).sum(1)).sum() / len(batch)
             torch.autograd.backward(loss)
-            off = ((log_p.detach() - paid.log_p[some]) * mask).abs().max()
-            surprise = max(surprise, float(off))
+            surprise = max(surprise, sampling_error(log_p.detach(), paid.log_p[some], mask))
         norm = self.step()
         return {
             "act/gradient_norm": norm,
@@ -107,13 +112,14 @@ class TokenPPO(RLOO):
         batch, config = paid.batch, self.config
         rewards = token_rewards(paid, beta)
         with torch.no_grad():
-            values = torch.cat([self._outputs(batch[i])[1] for i in self._slices(len(batch), config.micro_batch)])
+            outputs = [self._outputs(batch[i]) for i in self._slices(len(batch), config.micro_batch)]
+        log_p, values = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         advantages, returns = advantages_of_tokens(rewards, values.numpy(), batch.mask.numpy(), config.gae)
         found: dict[str, float] = {}
         for _ in range(config.epochs):
             for rows in self._slices(len(batch), -(-len(batch) // config.minibatches)):
                 found = self._pass(paid, rows, advantages[rows], returns[rows])
-        return found
+        return {**found, "act/sampling_error": sampling_error(log_p, paid.log_p, batch.mask)}
 
     def _pass(
         self, paid: Paid, rows: slice, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from backflip.lm.models import Batch, Causal, ModelError, forward
+from backflip.lm.models import Batch, Causal, ModelError, forward, original_of
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
 from backflip.segments import Array
@@ -83,7 +83,8 @@ class Reader:
         parts = []
         for i in range(0, len(texts), c.micro_batch):
             batch = self.batch(texts[i : i + c.micro_batch])
-            _, hidden = forward(source.model, batch, hidden=True)
+            with original_of(source.model):
+                _, hidden = forward(source.model, batch, hidden=True)
             assert hidden is not None
             parts.append(self.from_hidden(hidden, batch))
         return joined(parts)
@@ -135,11 +136,15 @@ class CompletionReward:
         return combined(self.members(read), self.aggregate, self.pessimism)
 
     def steps(self, read: Read) -> Float32[np.ndarray, "n k"]:
-        """The mean member's reward of each step; what normalising takes off a completion is spread over its steps."""
+        """What each step is paid: the mean member's reward, and what a completion's whole lacks, spread evenly.
+
+        Normalising takes the same off each completion, and an aggregate other than the mean is of whole completions.
+        """
         actions = np.zeros((*read.observations.shape[:2], 0), np.float32)
         raw = self.ensemble.raw(read.observations, actions).numpy()
-        offset = self.mean[..., None] / read.lengths[None, :, None]
-        rewards: Float32[np.ndarray, "n k"] = ((raw - offset) / self.deviation[..., None]).mean(0) * read.mask()
+        mean = (raw / self.deviation[..., None]).mean(0) * read.mask()
+        missing = (self(read) - mean.sum(1)) / read.lengths
+        rewards: Float32[np.ndarray, "n k"] = (mean + missing[:, None] * read.mask()).astype(np.float32)
         return rewards
 
     def _sums(self, read: Read) -> Array:

@@ -25,7 +25,7 @@ class Sampler(Protocol):
 
 def padded(prompts: Sequence[Sequence[int]], filler: int) -> tuple[Int64[Tensor, "n p"], Float[Tensor, "n p"]]:
     """Prompts of different lengths as one array, padded at the left, and 1 where a token is no padding."""
-    longest = max(1, *(len(prompt) for prompt in prompts))
+    longest = max([1, *(len(prompt) for prompt in prompts)])
     tokens = torch.full((len(prompts), longest), filler, dtype=torch.int64)
     mask = torch.zeros(len(prompts), longest)
     for row, prompt in enumerate(prompts):

@@ -61,7 +61,8 @@ class Tuner:
         self.config, self.seed = config, seed
         self.policy = adapted(causal.model, config.lora_rank)
         self.adapts = self.policy is not causal.model
-        self.original = causal if self.adapts else Causal(_copy(causal.model), causal.tokenizer, causal.source)
+        unchanged = self.policy if self.adapts else _copy(causal.model)  # with adapters, it is the policy without them
+        self.original = Causal(unchanged, causal.tokenizer, causal.source)
         for parameter in [] if self.adapts else self.original.model.parameters():
             parameter.requires_grad_(False)
         self.causal = Causal(self.policy, causal.tokenizer, causal.source)
@@ -96,7 +97,7 @@ class Tuner:
         parts, reads, kl = [], [], 0.0
         for i in range(0, len(batch), self.config.micro_batch):
             some = batch[i : i + self.config.micro_batch]
-            with original_of(self.policy):
+            with original_of(self.original.model):
                 logits, hidden = forward(self.original.model, some, hidden=not self.config.encoder)
             drawn, table = log_probabilities(logits, some.responses, self.config.temperature)
             parts.append(drawn * some.mask)
@@ -119,7 +120,7 @@ class Tuner:
         paid = Paid(sampled.batch, rewards, sampled.log_p, sampled.original, steps)
         beta = self.controller.beta
         values = self.learner.learn(paid, beta)
-        error = values.get("act/sampling_error", 0.0)
+        error = values["act/sampling_error"]
         if error > SAMPLING_ERROR:
             raise SamplingError(
                 f"tokens were drawn with other probabilities than the policy's (log π differs by {error:.2g} nats): "

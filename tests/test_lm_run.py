@@ -1,0 +1,230 @@
+"""A language model in the loop: reproducible, blind to gold, asking within prompts, and refused in sentences."""
+
+import hashlib
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+LITTLE: dict[str, Any] = {
+    "teacher": "oracle",
+    "labels": 12,
+    "steps": 160,
+    "checkpoint_steps": 64,
+    "mode": "in_turn",
+}
+TUNE: dict[str, Any] = {
+    "batch_prompts": 4,
+    "completions": 4,
+    "response_tokens": 8,
+    "original_samples": 32,
+    "learning_rate": 3e-3,
+}
+
+
+def _settings(folder: Path, task: str = "sentiment", tune: Any = None, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    from backflip.experiments import TEXT, settings_for
+    from backflip.tuning import TuneConfig
+
+    config = TuneConfig(**{"model": str(folder), **TUNE, **(tune or {})})
+    fit = replace(TEXT.fit, first_steps=20, steps=5)
+    ask = replace(TEXT.ask, initial_fraction=0.5, session=2)
+    return settings_for(task, **{"fit": fit, "ask": ask, "tune": config, **LITTLE, **changes})
+
+
+def _finished(path: Path, settings: Any) -> Any:
+    from backflip.api import go_on, start
+
+    run = start(settings, path)
+    go_on(run)
+    return run
+
+
+def _everything(run: Any) -> dict[str, Any]:
+    """What a run has come to: its events and segments, r̂, policy and measurements without times."""
+    found: dict[str, Any] = {}
+    with closing(run.store()) as store:
+        compared = store.comparisons()
+        for side in (compared.left, compared.right):
+            found[f"observations {len(found)}"] = hashlib.sha256(side.observations.tobytes()).hexdigest()
+            found[f"ids {len(found)}"] = side.ids.tolist()
+        found["mu"] = compared.mu.tolist()
+        found["counts"] = store.counts()
+        recent = store.recent(10_000, states=True)
+        found["texts"] = hashlib.sha256(recent.states.tobytes()).hexdigest()
+        found["gold"] = recent.true_rewards.tobytes()
+    for part, file in (("act", "policy.safetensors"), ("act", "tuning.json"), ("fit", "reward.safetensors")):
+        newest = run.newest(part)
+        assert newest is not None
+        found[file] = hashlib.sha256((newest.path / file).read_bytes()).hexdigest()
+    lines, _ = run.metrics()
+    timed = ("seconds", "per_second")
+    found["metrics"] = [
+        (line["step"], line["name"], line["value"]) for line in lines if not line["name"].endswith(timed)
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    "tune",
+    [
+        pytest.param({}, id="rloo"),
+        pytest.param(
+            {"algorithm": "ppo", "reads": "tokens", "aggregate": "pessimistic"}, id="ppo-tokens", marks=pytest.mark.slow
+        ),
+        pytest.param({"lora_rank": 2, "aggregate": "minimum"}, id="lora", marks=pytest.mark.slow),
+    ],
+)
+def test_one_seed_gives_the_same_run_and_one_that_died_ends_as_if_it_had_not(
+    miniature_folder: Path, tmp_path: Path, tune: Any
+) -> None:
+    from backflip.api import go_on, start
+
+    settings = _settings(miniature_folder, tune=tune)
+    first = _everything(_finished(tmp_path / "first", settings))
+    assert first["counts"].labels == 12
+    names = {name for _, name, _ in first["metrics"]}
+    assert {"act/kl_exact", "act/beta", "act/true_return", "fit/train_loss", "ask/labels"} <= names
+
+    died = start(settings, tmp_path / "died")
+    steps = 0
+
+    def die() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(died, die)
+    go_on(died)
+    assert _everything(died) == first
+
+
+def test_only_completions_of_a_prompt_are_compared_and_no_prompt_twice_in_a_group(
+    miniature_folder: Path, tmp_path: Path
+) -> None:
+    from backflip.texts import unpack_text
+
+    run = _finished(tmp_path / "run", _settings(miniature_folder, labels=10, steps=160))
+    with closing(run.store()) as store:
+        queries = store.queries(range(1, 100))
+        asked: dict[int, list[tuple[int, str]]] = {}
+        for query in queries:
+            sides = store.segments([query.left, query.right], states=True)
+            left, right = (unpack_text(states).prompt for states in sides.states)
+            assert left == right
+            assert len(set(sides.policy_steps.tolist())) == 1
+            asked.setdefault(query.policy_steps, []).append((int(sides.policy_steps[0]), left))
+    assert sum(map(len, asked.values())) == 10
+    assert max(map(len, asked.values())) >= 2
+    for together in asked.values():
+        assert len(set(together)) == len(together)
+
+
+def test_the_policy_never_learns_from_gold(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once all labels are given, gold that turns into no number at all changes nothing but the record."""
+    from dataclasses import replace
+
+    from backflip.experiments import TEXT
+    from backflip.lm.tasks import TEXT_TASKS
+
+    honest = TEXT_TASKS["sentiment"]
+    blind_from = 10**9
+    seen = 0
+
+    def gold(texts: Any) -> Any:
+        nonlocal seen
+        seen += len(texts)
+        assert honest.gold is not None
+        found = honest.gold(texts)
+        return np.full_like(found, np.nan) if seen > blind_from else found
+
+    monkeypatch.setitem(TEXT_TASKS, "sentiment", replace(honest, gold=gold))
+    settings = _settings(miniature_folder, labels=6, ask=replace(TEXT.ask, initial_fraction=1.0))
+    first = _everything(_finished(tmp_path / "first", settings))
+    seen, blind_from = 0, 48
+    second = _everything(_finished(tmp_path / "second", settings))
+    assert first["gold"] != second["gold"]
+    assert first["mu"] == second["mu"]
+    assert [first[name] for name in ("policy.safetensors", "reward.safetensors", "texts")] == [
+        second[name] for name in ("policy.safetensors", "reward.safetensors", "texts")
+    ]
+
+
+def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip.api import start
+    from backflip.lm.models import ModelError
+    from backflip.lm.tasks import TaskError, _vader, text_task
+
+    empty, broken = tmp_path / "empty.txt", tmp_path / "broken.txt"
+    empty.write_text("\n \n")
+    broken.write_bytes(b"\xff\xfe\xfa")
+    place = tmp_path / "run"
+    cases: list[tuple[type[Exception], str, Any]] = [
+        (ModelError, "no config.json", _settings(tmp_path)),
+        (ModelError, "does not exist", _settings(tmp_path / "none")),
+        (TaskError, "has no prompt; write one a line", _settings(miniature_folder, tune={"prompts": str(empty)})),
+        (TaskError, "cannot be read", _settings(miniature_folder, tune={"prompts": str(broken)})),
+        (TaskError, "cannot be read", _settings(miniature_folder, tune={"prompts": str(tmp_path / "none")})),
+        (TaskError, "give a file with one a line, --prompts FILE", _settings(miniature_folder, "own")),
+        (TaskError, "no scripted teacher", _settings(miniature_folder, teacher="scripted")),
+    ]
+    own = tmp_path / "own.txt"
+    own.write_text("Once\\nupon\n\nAnd\n")
+    assert text_task("own", str(own)).prompts() == ["Once\nupon", "And"]
+    given = _settings(miniature_folder, "own", tune={"prompts": str(own)})
+    cases.append((TaskError, "nothing stands in for people's taste", given))
+    for kind, message, settings in cases:
+        with pytest.raises(kind, match=message) as caught:
+            start(settings, place)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
+    _vader.cache_clear()
+    with pytest.raises(TaskError, match=r"VADER.* is not installed: pip install 'backflip\[lm\]'"):
+        start(_settings(miniature_folder), place)
+    assert not place.exists()
+    with pytest.raises(TaskError, match="no text task is called 'poems'; there are: sentiment, descriptive, own"):
+        text_task("poems")
+
+
+def test_people_teach_without_vader(miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for people is not needed where people are, and is then not in the record."""
+    from backflip.api import start
+    from backflip.lm.tasks import _vader
+    from backflip.lm.tune import Tune
+    from backflip.settings import Settings
+
+    monkeypatch.setitem(sys.modules, "vaderSentiment.vaderSentiment", None)
+    _vader.cache_clear()
+    run = start(_settings(miniature_folder, teacher="people", mode="at_once"), tmp_path / "run")
+    with closing(run.store()) as store:
+        Tune(run, store, Settings.from_dict(run.settings)).step()
+        recent = store.recent(100)
+        assert recent is not None
+        assert len(recent) == 16
+        assert np.isnan(recent.true_rewards).all()
+    _vader.cache_clear()
+
+
+def test_a_setting_that_cannot_be_is_refused() -> None:
+    from backflip.tuning import TuneConfig
+
+    for wrong, message in (
+        ({"completions": 1}, "comparing takes at least 2"),
+        ({"temperature": 0.0}, "must be above 0"),
+        ({"kl_target": float("nan")}, "must be above 0"),
+        ({"micro_batch": 0}, "must be at least 1"),
+        ({"lora_rank": -1}, "0 .all weights. or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TuneConfig(**wrong)
