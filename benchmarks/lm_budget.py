@@ -4,8 +4,8 @@
     python benchmarks/lm_budget.py --quick
 
 The model `tiny`, the task sentiment, paid by VADER itself, 250 batches of 64 completions. For each controller: mean
-KL from batch 100 on, and the least and largest mean of twenty batches in a row there, in nats a completion. The budget is 6
-nats, and 10 % is what it may miss it by. The last line is a JSON object.
+KL from batch 100 on, and the least and largest mean of twenty batches in a row there, in nats a completion. The budget
+is 6 nats, and 10 % is what it may miss it by. The last line is a JSON object.
 """
 
 import argparse
