@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from backflip.lm.models import load
-from backflip.lm.parallel import Group, join, learn
+from backflip.lm.parallel import Group, end, join, learn
 from backflip.lm.tune import Sampled, Tuner
 from backflip.tuning import TuneConfig
 
@@ -69,6 +69,7 @@ def main(model: str, result: Path) -> None:
         }
         result.write_text(json.dumps(found))
     group.leave()
+    end()
 
 
 if __name__ == "__main__":

@@ -148,7 +148,6 @@ class Group:
     def leave(self) -> None:
         """End together: whoever ended before the others have read its last words would take these with it."""
         dist.barrier()
-        dist.destroy_process_group()
 
 
 class Together:
@@ -296,12 +295,25 @@ def main(arguments: Sequence[str]) -> None:
     if os.environ.get("RANK", "0") != "0":
         follow(run, settings)
         return
-    parts = Parts(act=Together, ask=PARTS.ask, fit=PARTS.fit)
     run.store(check=True).close()
     if settings.mode == "at_once":
-        at_once(run, parts=parts)
-    else:
-        in_turn(run, parts=parts)
+        at_once(run, parts=Parts(act=Together, ask=PARTS.ask, fit=PARTS.fit))
+        return
+    leaders: list[Together] = []
+
+    def act(run: RunDir, store: Store, settings: Settings) -> Together:
+        leaders.append(Together(run, store, settings))
+        return leaders[0]
+
+    in_turn(run, parts=Parts(act=act, ask=PARTS.ask, fit=PARTS.fit))
+    leaders[0].group.dismiss()
+
+
+def end() -> None:
+    """End this process at once: gloo's threads now and then abort one that ends as others do (torch 2.13)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
@@ -310,3 +322,4 @@ if __name__ == "__main__":
     except RunError as error:
         print(f"backflip: {error}", file=sys.stderr)  # noqa: T201 (a command line of its own)
         raise SystemExit(2) from None
+    end()
