@@ -266,7 +266,7 @@ def test_annotators_are_told_nothing_that_could_sway_them(site: Site) -> None:
     site.run.tell("act", state="training", steps=1234567, total_steps=7654321, reward_version=31)
     site.run.tell("fit", state="fitting", version=31, comparisons=99)
     told = site.visitor(site.token).get("/api/next").json()
-    named = {"run", "you", "settings", "instruction", "pairs", "counts", "now", "undrawn", "passed_over"}
+    named = {"run", "you", "settings", "instruction", "pairs", "counts", "now", "undrawn", "passed_over", "kind"}
     assert set(told) == named
     assert set(told["now"]) == {"act", "ask", "fit", "run", "time"}
     assert set(told["now"]["fit"]) == {"state", "comparisons", "time"}, "that r̂ learns from them, and not what"
