@@ -59,6 +59,19 @@ def test_a_checkpoint_of_another_model_is_refused(miniature_folder: Path, letter
         _tuner(miniature_folder).load(tmp_path)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_checkpoint_of_another_model_of_the_same_shape_is_refused(
+    miniature: Any, miniature_folder: Path, tmp_path: Path, rank: int
+) -> None:
+    """Its KL would silently be to the wrong original."""
+    _tuner(miniature_folder, lora_rank=rank).save(tmp_path)
+    with torch.no_grad():
+        miniature.model.model.norm.weight.mul_(1.01)
+    other = Tuner(miniature, TuneConfig(**SMALL, lora_rank=rank))
+    with pytest.raises(ModelError, match=r"was tuned from another model than .* is now; give the model it began with"):
+        other.load(tmp_path)
+
+
 def test_the_first_batch_is_the_originals_own_and_costs_no_nats(miniature_folder: Path) -> None:
     first, second = _go_on(_tuner(miniature_folder, learning_rate=1e-2), 2)
     assert first["act/kl_exact"] == 0

@@ -1,6 +1,7 @@
 """Language models from a folder, a GGUF file or a hub; the policy beside its frozen original."""
 
 import contextlib
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from backflip.segments import Array
 LARGE = 50_000_000
 """Models with more weights are tuned by adapters, unless something else is said."""
 LORA_RANK = 16
+FINGERPRINT = 1024
+"""So many weights of each array are looked at, so that large models are not read as a whole."""
 
 
 class ModelError(Exception):
@@ -216,6 +219,16 @@ def log_probabilities(
 def arrays(model: Any) -> dict[str, Array]:
     """The weights that tuning moves, by name."""
     return {name: p.detach().cpu().numpy() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def fingerprint(original: Any) -> str:
+    """A name for the weights that tuning does not move: two models of one shape have different ones."""
+    digest = hashlib.sha256()
+    for name, p in original.named_parameters():
+        if not p.requires_grad:
+            digest.update(name.encode())
+            digest.update(p.detach().flatten()[:FINGERPRINT].cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def put_back(model: Any, saved: dict[str, Array], where: Path) -> None:

@@ -15,7 +15,18 @@ from torch import Tensor
 from backflip.files import load_arrays, save_arrays, write_whole
 from backflip.lm.kl import controller, exact, k1, k3
 from backflip.lm.learn import RLOO, Paid, TokenPPO
-from backflip.lm.models import Batch, Causal, adapted, arrays, forward, log_probabilities, original_of, put_back
+from backflip.lm.models import (
+    Batch,
+    Causal,
+    ModelError,
+    adapted,
+    arrays,
+    fingerprint,
+    forward,
+    log_probabilities,
+    original_of,
+    put_back,
+)
 from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, save_read
 from backflip.lm.sampling import Sampler, Transformers
 from backflip.lm.small import find
@@ -150,16 +161,30 @@ class Tuner:
             for name, value in self.learner.adam.state.get(leaf, {}).items():
                 content[f"adam.{i}.{name}"] = torch.as_tensor(value).cpu().numpy()
         save_arrays(directory / "policy.safetensors", content)
-        state = {"completions": self.completions, "batches": self.batches, "controller": self.controller.state()}
+        state = {
+            "completions": self.completions,
+            "batches": self.batches,
+            "controller": self.controller.state(),
+            "original": fingerprint(self.original.model),
+        }
         write_whole(directory / "tuning.json", json.dumps(state).encode())
 
     def load(self, directory: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `save` wrote.
+
+        Raises:
+            ModelError: it began with another original, so that KL would be to the wrong one.
+        """
         file = directory / "policy.safetensors"
+        state = json.loads((directory / "tuning.json").read_text())
         content, _ = load_arrays(file)
         put_back(
             self.policy, {n.removeprefix("policy."): v for n, v in content.items() if n.startswith("policy.")}, file
         )
+        if state["original"] != fingerprint(self.original.model):
+            raise ModelError(
+                f"{file} was tuned from another model than {self.causal.source} is now; give the model it began with"
+            )
         with torch.no_grad():
             for name, value in self.learner.heads().items():
                 value.copy_(torch.from_numpy(content[f"head.{name}"]))
@@ -170,7 +195,6 @@ class Tuner:
             }
             if found:
                 self.learner.adam.state[leaf] = found
-        state = json.loads((directory / "tuning.json").read_text())
         self.completions, self.batches = int(state["completions"]), int(state["batches"])
         self.controller.go_on(state["controller"])
         self.sampler.renew(self.policy)
