@@ -8,8 +8,8 @@ Each side runs in a process of its own, one after the other; TRL in an environme
 vaderSentiment, whose python is given with --trl-python; without it only ours is measured. Time is the processor's,
 from before the first batch to after the last; tokens are those of completions. Copies of each policy at four moments
 are then judged alike: completions of all prompts, their reward and their exact KL to the original. Between these each
-side's reward is drawn as a line over KL; the difference is the mean over the KL that both have. The last line is a JSON
-object.
+side's reward is drawn as a line over KL; the difference is that at the end, at the smaller of both KL. The last line is
+a JSON object.
 """
 
 import os
@@ -164,14 +164,15 @@ def judged(work: Path, name: str, seed: int) -> tuple[float, float]:
 
 
 def difference(mine: list[tuple[float, float]], other: list[tuple[float, float]]) -> float:
-    """Mean difference of two lines of reward over KL, where both have been."""
+    """Our reward less theirs at the end, at the smaller of both KL; earlier neither is where it settles."""
     import numpy as np
 
-    low = max(mine[0][0], other[0][0])
-    high = min(max(kl for kl, _ in mine), max(kl for kl, _ in other))
-    grid = np.linspace(low, high, 50)
-    lines = [np.interp(grid, *np.array(sorted(points)).T) for points in (mine, other)]
-    return float((lines[0] - lines[1]).mean())
+    kl = min(mine[-1][0], other[-1][0])
+    rewards = [
+        points[-1][1] if points[-1][0] == kl else float(np.interp(kl, *np.array(sorted(points)).T))
+        for points in (mine, other)
+    ]
+    return rewards[0] - rewards[1]
 
 
 def main() -> None:
