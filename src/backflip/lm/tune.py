@@ -181,7 +181,7 @@ class Tuner:
         put_back(
             self.policy, {n.removeprefix("policy."): v for n, v in content.items() if n.startswith("policy.")}, file
         )
-        if state["original"] != fingerprint(self.original.model):
+        if state.get("original", "") not in ("", fingerprint(self.original.model)):  # the first checkpoints do not say
             raise ModelError(
                 f"{file} was tuned from another model than {self.causal.source} is now; give the model it began with"
             )
