@@ -7,6 +7,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two minutes of processor time, on however busy a machine
 def test_100_answers_of_an_oracle_make_reviews_kinder_within_the_budget_of_nats(tmp_path: Path) -> None:
     """The original's reviews have a gold of about 0.05; one run came to 0.61 in its second half, at 8 nats."""
     from backflip.api import go_on, start

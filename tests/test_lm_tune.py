@@ -112,8 +112,10 @@ def test_completions_become_segments_with_their_text_and_their_gold(miniature_fo
     assert np.isnan(unknown.true_rewards).all()
 
 
-@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize(
+    ("algorithm", "rank"),
+    [("rloo", 0), *(pytest.param(*both, marks=pytest.mark.slow) for both in (("rloo", 4), ("ppo", 0), ("ppo", 4)))],
+)
 def test_what_is_paid_becomes_more_frequent(letters: Any, algorithm: Any, rank: int) -> None:
     """A completion of three letters is worth its a's; a fifth of all tokens at first."""
     torch.manual_seed(0)
