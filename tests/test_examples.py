@@ -25,6 +25,7 @@ def test_the_example_is_at_most_150_lines() -> None:
     assert len(MINIMAL.read_text().splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_the_example_learns_where_to_go(minimal: Any) -> None:
     assert minimal.main(seed=0) > BOUND
 

@@ -108,6 +108,7 @@ def test_in_turn_with_one_seed_gives_the_same_database_reward_and_policy_twice(
     assert first["event rows"] == 40
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(whole: Any, changes: dict[str, Any], tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
@@ -229,6 +230,7 @@ def evaluations(run: Any) -> dict[int, float]:
     return {line["step"]: line["value"] for line in lines if line["name"] == "act/evaluation"}
 
 
+@pytest.mark.slow
 def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
     whole: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def _only(policy: str) -> set[str]:
     return set(re.findall(rf"^\| `({NAME})` \|.*\({policy.upper()}\) \|$", DOCUMENT.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize(("policy", "other"), [("ppo", "sac"), ("sac", "ppo")])
+@pytest.mark.parametrize(("policy", "other"), [("ppo", "sac"), pytest.param("sac", "ppo", marks=pytest.mark.slow)])
 def test_a_run_records_everything_that_is_explained(
     explained: list[str], only_at_once: list[str], tmp_path: Path, policy: Algorithm, other: str
 ) -> None:

@@ -262,6 +262,7 @@ def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], op
     assert seen_pair(page) == claims[2].showing
 
 
+@pytest.mark.slow
 def test_no_answer_is_lost_or_doubled_when_the_server_dies(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:

@@ -150,7 +150,8 @@ def test_what_could_not_be_measured_is_null(shared: Server, open_page: OpenPage)
     found = page.evaluate(
         """async () => {
           const { Look } = await import("/static/look.js");
-          const player = { painted: performance.now() + 1e12, loops: NaN, speed: 1, paused: false }; // a clock jumped
+          // a clock jumped
+          const player = { moves: true, painted: performance.now() + 1e12, loops: NaN, speed: 1, paused: false };
           const look = new Look(player);
           look.begin(true);
           look.swapped(-3);

@@ -329,6 +329,7 @@ def test_the_true_reward_does_not_leak_into_what_is_learned() -> None:
     assert _weights(seen) == _weights(unseen)
 
 
+@pytest.mark.slow
 def test_it_balances_a_pole() -> None:
     config = PPOConfig(
         environments=8, rollout_steps=128, minibatch=256, learning_rate=1e-3, discount=0.99, gae=0.95, entropy=0.0

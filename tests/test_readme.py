@@ -123,6 +123,7 @@ def test_a_command_of_the_page_runs(line: str, here: Path, request: pytest.Fixtu
 
 
 @pytest.mark.parametrize("code", [code for language, code in BLOCKS if language == "python"])
+@pytest.mark.slow
 def test_the_python_of_the_page_runs(code: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = re.sub(r"steps=[\d_]+", "steps=5_000", re.sub(r"labels=\d+", "labels=20", code))
     exec(compile(tiny, "README.md", "exec"), {})
@@ -182,7 +183,13 @@ def answered(link: str) -> str:
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize("waits", [True, False], ids=["when the page has answered", "while everything starts"])
+@pytest.mark.parametrize(
+    "waits",
+    [
+        pytest.param(True, id="when the page has answered"),
+        pytest.param(False, id="while everything starts", marks=pytest.mark.slow),
+    ],
+)
 def test_the_demo_of_the_set_up_line_shows_its_page_and_ends_with_ctrl_c(
     waits: bool, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]
 ) -> None:

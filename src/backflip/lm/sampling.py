@@ -41,6 +41,10 @@ def up_to_the_end(responses: Int64[Tensor, "n t"], end: int) -> Float[Tensor, "n
     return (ended == 0).float()
 
 
+MOST_KEPT = 50_000_000
+"""Numbers of log-probabilities that are kept while completions are drawn together: 200 MB."""
+
+
 class Transformers:
     """Samples with the model that is tuned: no temperature but the given, no top-k, no top-p, no penalties.
 
@@ -50,6 +54,8 @@ class Transformers:
     def __init__(self, model: Any, end: int, tokens: int, temperature: float, together: int = 64) -> None:
         self.model, self.end, self.tokens, self.temperature = model, end, tokens, temperature
         self.together = together
+        self.tables: Float[Tensor, "n t v"] | None = None
+        """log π over the whole vocabulary at each step of the newest completions, unless that is too much to keep."""
 
     def renew(self, model: Any) -> None:
         """Sample from this model from now on."""
@@ -73,13 +79,15 @@ class Transformers:
         ]
         responses = torch.cat([part[0] for part in parts])
         log_p = torch.cat([part[1] for part in parts])
+        tables = [part[2] for part in parts]
+        self.tables = torch.cat([table for table in tables if table is not None]) if all_there(tables) else None
         repeated = tokens.repeat_interleave(each, 0), prompt_mask.repeat_interleave(each, 0)
         mask = up_to_the_end(responses, self.end)
         return Batch(*repeated, responses, mask), log_p * mask
 
     def _complete(
         self, tokens: Int64[Tensor, "n p"], prompt_mask: Float[Tensor, "n p"], each: int, generator: torch.Generator
-    ) -> tuple[Int64[Tensor, "m t"], Float[Tensor, "m t"]]:
+    ) -> tuple[Int64[Tensor, "m t"], Float[Tensor, "m t"], Float[Tensor, "m t v"] | None]:
         from transformers import DynamicCache
 
         cache = DynamicCache()
@@ -95,7 +103,8 @@ class Transformers:
         cache.batch_repeat_interleave(each)
         logits, mask = out.logits[:, -1].repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
         place = positions(prompt_mask)[:, -1:].repeat_interleave(each, 0)
-        drawn, log_p = [], []
+        drawn, log_p, tables = [], [], []
+        keep = logits.numel() * self.tokens <= MOST_KEPT
         ended = torch.zeros(len(mask), dtype=torch.bool)
         for t in range(self.tokens):
             table = torch.log_softmax(logits.float() / self.temperature, -1)
@@ -103,6 +112,8 @@ class Transformers:
             token = torch.where(ended[:, None], self.end, token)
             drawn.append(token)
             log_p.append(table.gather(1, token))
+            if keep:
+                tables.append(table)
             ended = ended | (token[:, 0] == self.end)
             if t + 1 == self.tokens or bool(ended.all()):
                 break
@@ -116,7 +127,14 @@ class Transformers:
         if missing:
             responses = torch.nn.functional.pad(responses, (0, missing), value=self.end)
             chances = torch.nn.functional.pad(chances, (0, missing))
-        return responses, chances
+        if not keep:
+            return responses, chances, None
+        return responses, chances, torch.nn.functional.pad(torch.stack(tables, 1), (0, 0, 0, missing))
+
+
+def all_there(tables: Sequence[object]) -> bool:
+    """Whether none is missing."""
+    return all(table is not None for table in tables)
 
 
 def seed_of(key: Sequence[int]) -> int:

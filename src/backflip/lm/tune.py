@@ -106,6 +106,7 @@ class Tuner:
     def _looked_at(self, texts: list[Text], batch: Batch, log_p: Float[Tensor, "n t"]) -> Sampled:
         """What the original makes of completions."""
         parts, reads, kl = [], [], 0.0
+        tables = getattr(self.sampler, "tables", None)
         for i in range(0, len(batch), self.config.micro_batch):
             some = batch[i : i + self.config.micro_batch]
             with original_of(self.original.model):
@@ -116,8 +117,11 @@ class Tuner:
                 reads.append(self.reader.from_hidden(hidden, some))
             if self.completions == 0:
                 continue  # the policy is the original
-            now, _ = forward(self.policy, some)
-            _, of_policy = log_probabilities(now, some.responses, self.config.temperature)
+            if tables is None:
+                now, _ = forward(self.policy, some)
+                _, of_policy = log_probabilities(now, some.responses, self.config.temperature)
+            else:  # known since they were drawn
+                of_policy = tables[i : i + self.config.micro_batch]
             kl += float(exact(of_policy, table, some.mask).sum())
         read = self.reader.read(texts) if self.config.encoder else joined(reads)
         return Sampled(texts, batch, log_p, torch.cat(parts), read, kl / len(batch))
