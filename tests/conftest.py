@@ -382,7 +382,7 @@ def miniature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from backflip.lm.corpus import reviews
     from backflip.lm.small import Shape, save, train
 
-    shape = Shape(vocabulary=300, width=32, layers=2, heads=2, seconds=1, tokens=32)
+    shape = Shape(vocabulary=300, width=32, layers=2, heads=2, steps=30, tokens=32)
     folder = tmp_path_factory.mktemp("models") / "miniature"
     save(train(shape, reviews(60), steps=30), folder)
     return folder

@@ -18,7 +18,7 @@ def miniature(folder: Path) -> Path:
     from backflip.lm.small import Shape, save, train
 
     if not folder.exists():
-        shape = Shape(vocabulary=300, width=16, layers=1, heads=2, seconds=0)
+        shape = Shape(vocabulary=300, width=16, layers=1, heads=2, steps=30)
         save(train(shape, reviews(60), steps=5), folder)
     return folder
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,10 @@ class Shape:
     width: int
     layers: int
     heads: int
-    seconds: float
-    """How long it is trained."""
+    steps: int
+    """Minibatches of its training."""
+    minutes: float = 1.0
+    """About how long that takes a core."""
     batch: int = 16
     tokens: int = 64
     learning_rate: float = 2e-3
@@ -40,8 +41,8 @@ class Shape:
 
 
 SMALL = {
-    "tiny": Shape(vocabulary=512, width=128, layers=4, heads=4, seconds=40, texts=4_000),
-    "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, seconds=240),
+    "tiny": Shape(vocabulary=512, width=128, layers=4, heads=4, steps=400, texts=4_000),
+    "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, steps=500, minutes=5),
 }
 """Models that are trained on first use: of 1 and of 6 million weights."""
 
@@ -72,8 +73,8 @@ def find(name: str, say: Callable[[str], None] = _silent) -> Causal:
     folder = home() / name
     if not (folder / "config.json").is_file():
         shape = SMALL[name]
-        say(f"training the model {name} for {shape.seconds / 60:.1f} minutes, this once, into {folder}")
-        trained = train(shape, reviews(shape.texts), seconds=shape.seconds)
+        say(f"training the model {name}, this once, into {folder}: about {shape.minutes:.0f} min of a core")
+        trained = train(shape, reviews(shape.texts))
         save(trained, folder)
     return load(str(folder))
 
@@ -92,15 +93,23 @@ def must_be_there(name: str) -> None:
     find(name)
 
 
-def train(
-    shape: Shape, texts: Sequence[str], seconds: float | None = None, steps: int | None = None, seed: int = 0
-) -> Causal:
+def train(shape: Shape, texts: Sequence[str], steps: int | None = None, seed: int = 0) -> Causal:
     """A Llama of a shape, trained from nothing on texts with a byte-level tokenizer that is made of them.
 
+    One thread: two collapse where something else runs on the same cores.
+
     Args:
-        seconds: train so long;
-        steps: or so many steps.
+        steps: minibatches, by default the shape's.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _trained(shape, texts, steps or shape.steps, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(shape: Shape, texts: Sequence[str], steps: int, seed: int) -> Causal:
     import transformers
 
     tokenizer = make_tokenizer(texts, shape.vocabulary)
@@ -124,13 +133,9 @@ def train(
     data = torch.tensor(stream)
     adam = torch.optim.AdamW(model.parameters(), shape.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     rng = np.random.default_rng([seed, 3])
-    begun, step = time.monotonic(), 0
-    while True:
-        done = step / steps if steps else (time.monotonic() - begun) / (seconds or 60.0)
-        if done >= 1:
-            break
+    for step in range(steps):
         for group in adam.param_groups:
-            group["lr"] = shape.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * done)
+            group["lr"] = shape.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps)
         starts = rng.integers(len(data) - shape.tokens - 1, size=shape.batch)
         rows = torch.stack([data[s : s + shape.tokens + 1] for s in starts])
         logits = model(input_ids=rows[:, :-1]).logits
@@ -139,7 +144,6 @@ def train(
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
-        step += 1
     model.eval()
     return Causal(model, tokenizer, "trained here")
 
