@@ -43,7 +43,7 @@ FILL_SECONDS = 60.0
 """So long it may take until enough lie ready, before the next pace; a third of it with --quick."""
 ENOUGH = 20
 LOOK_SECONDS = 0.5
-START_SECONDS = 300.0
+START_SECONDS = 120.0
 
 
 def ready(store: Store) -> int:

@@ -114,7 +114,7 @@ def test_no_acknowledged_answer_is_lost_or_doubled_by_twenty_kills(tmp_path: Pat
     from backflip.settings import Settings
     from backflip.web.security import run_token
 
-    run = start(Settings("cheetah-one-leg", labels=100_000, steps=10**9, checkpoint_steps=10_000), tmp_path / "run")
+    run = start(Settings("cheetah-one-leg", labels=100_000, steps=10**9, checkpoint_steps=20_000), tmp_path / "run")
     port = free_port()
     labeller = Labeller(port, run_token(run))
     labeller.start()

@@ -560,13 +560,3 @@ def test_a_part_that_dies_ends_the_run_and_says_so_and_the_run_can_be_resumed(tm
     process = train_at_once(run.path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
-
-
-@pytest.mark.parametrize(("teacher", "expected"), [("people", 5), ("oracle", 0)])
-def test_the_policy_gives_way_to_drawing_where_people_answer(teacher: str, expected: int) -> None:
-    program = (
-        "import os, sys; from backflip.loop import give_way; from backflip.settings import Settings\n"
-        "before = os.nice(0); give_way(Settings('cheetah', teacher=sys.argv[1])); print(os.nice(0) - before)"
-    )
-    found = subprocess.run([sys.executable, "-c", program, teacher], capture_output=True, text=True, check=True)
-    assert int(found.stdout) == expected

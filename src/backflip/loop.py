@@ -8,7 +8,6 @@ The three meet only in the run directory, so the same three objects run in one p
 reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
 """
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -38,8 +37,6 @@ class Parts:
 
 
 ROBOTS = Parts()
-GIVEN_WAY = 5
-"""By how much the policy is nicer, as in nice(1): a third of the processor time of a part that has as much to do."""
 IDLE_SECONDS = 0.05
 """How long a part that has nothing to do waits before it looks again."""
 
@@ -118,17 +115,9 @@ def at_once(
         return finished
 
 
-def give_way(settings: Settings) -> None:
-    """Let the other parts and the page go first on a busy processor where people answer: they wait for drawings, and
-    nobody waits for the policy."""
-    if settings.asks_people:
-        os.nice(GIVEN_WAY)
-
-
 def act_on(path: Path, parts: Parts, stop: Stop) -> None:
     """Act until the steps are used up or it is time to stop, and save."""
     run, settings = _enter(path)
-    give_way(settings)
     with closing(run.store()) as store:
         act = parts.act(run, store, settings)
         act.load()

@@ -42,7 +42,7 @@ class Shape:
 
 SMALL = {
     "tiny": Shape(vocabulary=512, width=128, layers=4, heads=4, steps=400, texts=4_000),
-    "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, steps=500, minutes=5),
+    "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, steps=500, minutes=3),
 }
 """Models that are trained on first use: of 1 and of 6 million weights."""
 
