@@ -14,7 +14,8 @@ from backflip.envs import Collector, Task
 from backflip.envs.task import gymnasium_task
 from backflip.files import DamagedFile
 from backflip.policies import Policy
-from backflip.policies.ppo import PPO, PPOConfig, clipped_loss, generalised_advantages
+from backflip.policies.advantages import clipped_loss, generalised_advantages
+from backflip.policies.ppo import PPO, PPOConfig
 from backflip.policies.running import CLIP, RunningMoments
 from backflip.segments import Array, Rollout
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from backflip.lm.models import Batch, forward, log_probabilities
-from backflip.policies.ppo import clipped_loss, generalised_advantages
+from backflip.policies.advantages import clipped_loss, generalised_advantages
 from backflip.tuning import TuneConfig
 
 
