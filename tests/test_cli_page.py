@@ -117,10 +117,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "None" not in capsys.readouterr().out
 
 
-def test_shares_of_a_run_are_said_when_it_begins(tmp_path: Path) -> None:
-    from backflip.cli import _with_shares
+def test_what_people_see_and_how_they_are_measured_is_said_when_a_run_begins(tmp_path: Path) -> None:
+    from backflip.cli import _with_people
     from backflip.settings import Settings
+    from backflip.teachers.people import PeopleConfig
 
-    settings = _with_shares(Settings("hopper"), {"overlap": 0.5, "repeats": None, "gold": 0.0})
-    assert (settings.people.overlap, settings.people.repeats, settings.people.gold) == (0.5, None, 0.0)
+    said = {"overlap": 0.5, "repeats": None, "gold": 0.0, "clips": "sheets"}
+    settings = _with_people(Settings("hopper"), said)
+    assert settings.people == PeopleConfig(overlap=0.5, gold=0.0, clips="sheets")
+    assert _with_people(settings, dict.fromkeys(said)) == settings
     assert Settings.from_dict(settings.to_dict()) == settings

@@ -36,6 +36,10 @@ ROUTES: dict[str, tuple[str, Role | None]] = {
     "/favicon.ico": ("/favicon.ico", None),
     "/static/{name:path}": ("/static/style.css", None),
     "/clips/{clip}": ("/clips/" + 64 * "0", None),
+    "/geometries/{geometry}": ("/geometries/" + 64 * "0", None),
+    "/sheets/{clip}": ("/sheets/" + 64 * "0", None),
+    "/api/sheets/{clip}": ("/api/sheets/" + 64 * "0", None),
+    "/api/sheets": ("/api/sheets", None),
     "/api/next": ("/api/next", "label"),
     "/api/practice": ("/api/practice", "label"),
     "/api/answer": ("/api/answer", "label"),
@@ -61,8 +65,11 @@ ROUTES: dict[str, tuple[str, Role | None]] = {
 }
 """Every route there is, an address that it answers, and whom it answers (None: everybody with a token)."""
 CHANGES = [
-    f"/api/{name}"
-    for name in ("answer", "skip", "flag", "undo", "invite", "revoke", "instruct", "gold", "exclude", "relabel")
+    "/api/sheets",
+    *(
+        f"/api/{name}"
+        for name in ("answer", "skip", "flag", "undo", "invite", "revoke", "instruct", "gold", "exclude", "relabel")
+    ),
 ]
 ADDRESSES = [address for address, _ in ROUTES.values()]
 PATHS = [
@@ -516,7 +523,7 @@ def test_large_bodies_are_refused(insider: TestClient) -> None:
 
 
 @pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("folder", ["clips", "static"])
+@pytest.mark.parametrize("folder", ["clips", "static", "geometries", "sheets"])
 def test_no_address_becomes_a_path(insider: TestClient, folder: str, name: str) -> None:
     assert insider.get(f"{HERE}/{folder}/{name}").status_code in (404, 405)
 

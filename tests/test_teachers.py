@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -478,6 +479,6 @@ def test_what_was_said_about_measuring_people_holds_for_one_and_for_several() ->
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 1.5}, {"repeats": -0.1}, {"gold": float("nan")}, {"repeats": 1.0}])
-def test_shares_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+def test_shares_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="share"):
         PeopleConfig(**wrong)

@@ -15,6 +15,7 @@ from backflip.rundir import RunDir
 from backflip.segments import Segments
 from backflip.store import Store, StoreError, new_uuid
 from backflip.tidying import LEFT_SECONDS, tidy
+from backflip.wanted import want, wanted
 
 MakeSegments = Callable[..., Segments]
 PLENTY = 10**9
@@ -105,6 +106,34 @@ def test_drawings_that_nobody_speaks_of_go_but_not_at_once(run: RunDir, make_seg
         assert clips_in(run) == clips_of(store, kept) | {name_of(-2)}
         assert (run.clips / f"{name_of(-3)}.geometry.json").exists()
         assert [file.name for file in run.path.rglob(".*.tmp")] == [".new.1.2.tmp"] * 3
+
+
+def test_poses_go_with_their_sheet_and_geometry_when_nothing_is_left_that_it_describes(
+    run: RunDir, make_segments: MakeSegments
+) -> None:
+    def aged(*names: str) -> None:
+        for name in names:
+            (run.clips / name).write_text("{}")
+            os.utime(run.clips / name, (0, 0))
+
+    with closing(run.store()) as store:
+        (query,) = ask(run, store, make_segments, 1)
+        kept, gone = sorted(clips_of(store, [query]))[0], name_of(-1)
+        aged(f"{kept}.poses", f"{kept}.sheet.json", f"{name_of(-3)}.geometry.json")
+        aged(*(f"{gone}.{suffix}" for suffix in ("poses", "json", "webp", "sheet.json")))
+        for seconds_ago, clip in ((0, kept), (LEFT_SECONDS + 1, gone)):
+            want(run.wanted, clip)
+            moment = (run.wanted / clip).stat().st_mtime - seconds_ago
+            os.utime(run.wanted / clip, (moment, moment))
+        tidy(run, store, PLENTY)
+        assert not list(run.clips.glob(f"{gone}*"))
+        assert len(list(run.clips.glob(f"{kept}*"))) == 4
+        assert (run.clips / f"{name_of(-3)}.geometry.json").exists()
+        assert wanted(run.wanted) == [kept]
+        answer(store, query)
+        tidy(run, store, 1)
+        tidy(run, store, PLENTY)
+        assert list(run.clips.iterdir()) == []
 
 
 def test_drawings_of_queries_that_were_taken_back_unseen_go(run: RunDir, make_segments: MakeSegments) -> None:

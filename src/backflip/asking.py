@@ -1,6 +1,7 @@
 """Asking: which pairs of segments are put to the teacher, and when. §2.2.2, §2.2.4"""
 
 import time
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
@@ -8,13 +9,15 @@ from jaxtyping import Int64
 from backflip import browsing
 from backflip.clip_rewards import ClipRewards
 from backflip.envs import find_task
-from backflip.envs.clips import draw_segment, save_clip
+from backflip.envs.clips import draw_segment, save_clip, save_sheet
 from backflip.envs.facts import facts
+from backflip.envs.poses import pose_segment, save_posed
+from backflip.envs.task import Task
 from backflip.published import RECORD_STEPS, Published
 from backflip.queries import pair_probabilities, select_queries
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir
-from backflip.segments import Segments
+from backflip.segments import Array, Segments
 from backflip.settings import JUDGE, SCRIPTED, Settings
 from backflip.store import Store
 from backflip.teachers import Teacher
@@ -25,6 +28,7 @@ from backflip.teachers.people import People
 from backflip.teachers.scripted import Scripted
 from backflip.tidying import tidy
 from backflip.trust import Trust
+from backflip.wanted import granted, wanted
 
 LOOK_SECONDS = 10.0
 """Where people answer: how often agreement with them is recorded, at most. A slow person gives a few answers in 10,000
@@ -37,6 +41,8 @@ CLIPS_SECONDS = 2.0
 """How often that is brought up to date, at most."""
 CLIPS_SHARE = 0.05
 """The share of the time that it may take."""
+SHEETS_AT_ONCE = 2
+"""Sheets drawn in one turn for browsers that cannot draw: those of one pair."""
 TIDY_SECONDS = 60.0
 """How often to look whether the run directory grows too large."""
 
@@ -71,11 +77,12 @@ class Ask:
             due = self.settings.schedule.labels(policy_steps) if training else self.settings.labels_before_training
         asked = self._ask(due - compared - counts.open, policy_steps)
         answered = self.teacher.teach(self.store)
+        drew = self._draw_wanted()
         self._tidy_now_and_then()
         recorded_long_ago = policy_steps - self._recorded >= RECORD_STEPS
         if answered or asked or recorded_long_ago or self._is_time_to_look(policy_steps, counts.labels):
             self._measure(policy_steps, due)
-        return bool(asked or answered)
+        return bool(asked or answered or drew)
 
     def _ask(self, missing: int, policy_steps: int) -> int:
         if missing <= 0:
@@ -122,6 +129,19 @@ class Ask:
         self.store.rerank(
             waiting, pair_probabilities(self.reward.ensemble, segments, pairs, self.settings.ask.error_rate)
         )
+
+    def _draw_wanted(self) -> int:
+        """Draw clips that somebody's browser cannot draw; how many notes asked for that."""
+        notes = wanted(self.run.wanted)[:SHEETS_AT_ONCE] if self.settings.asks_people else []
+        for clip in notes:
+            with self.store.reading() as c:
+                number = browsing.segment_of(c, clip)
+            if number is not None:
+                segment = self.store.segments([number], states=True)
+                drawn = draw_segment(find_task(self.settings.task), segment.states[0], int(segment.lengths[0]))
+                save_sheet(self.run.clips, clip, drawn)
+            granted(self.run.wanted, clip)
+        return len(notes)
 
     def _tidy_now_and_then(self) -> None:
         """Only where people are asked does anything pile up: drawings, and queries taken back."""
@@ -182,7 +202,8 @@ def make_teacher(run: RunDir, settings: Settings) -> Teacher:
     """The teacher that a run's settings name."""
     task = find_task(settings.task)
     if settings.asks_people:
-        return People(lambda states, length: save_clip(run.clips, draw_segment(task, states, length)), settings.people)
+        posed = settings.people.clips == "poses"
+        return People(lambda states, length: _save(run.clips, task, states, length, posed), settings.people)
     if settings.teacher == JUDGE:
         question = run.settings.get("question") or task.question
         return Judge(Endpoint.from_environment(), question, lambda states, length: draw_segment(task, states, length))
@@ -191,3 +212,9 @@ def make_teacher(run: RunDir, settings: Settings) -> Teacher:
         assert script is not None  # api.start saw to it
         return Scripted(lambda states: script(states, rate), settings.seed)
     return Oracle(FALLIBLE[settings.teacher], settings.seed, settings.teacher)
+
+
+def _save(clips: Path, task: Task, states: Array, length: int, as_poses: bool) -> str:
+    """Make a clip of a segment, as poses if that is wanted and can be; its name."""
+    posed = pose_segment(task, states, length) if as_poses else None
+    return save_clip(clips, draw_segment(task, states, length)) if posed is None else save_posed(clips, posed)

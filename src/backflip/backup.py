@@ -20,8 +20,8 @@ from backflip.rundir import RunDir, RunError
 ATTEMPTS = 5
 """How often to begin again because the run published checkpoints faster than they could be copied."""
 KINDS = ("reward", "act", "fit")
-ELSEWHERE = ("owner", "tensorboard", "wandb")
-"""What belongs to the process that trains, or can be made again from the measurements."""
+ELSEWHERE = ("owner", "wanted", "tensorboard", "wandb")
+"""What belongs to processes that go on, or can be made again from the measurements."""
 RESTORE_FIRST = "postgresql:///put-the-address-of-the-restored-database-into-run.json"
 
 

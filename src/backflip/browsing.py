@@ -59,6 +59,12 @@ def are_texts(c: sa.Connection) -> bool:
     return texts.are_texts(np.empty((0, *shape), dtype))
 
 
+def segment_of(c: sa.Connection, clip: str) -> int | None:
+    """The number of a segment that is drawn under this hash; None where there is none."""
+    found = c.execute(sa.select(segment.c.id).where(segment.c.clip == clip).limit(1)).first()
+    return None if found is None else int(found[0])
+
+
 def clips(c: sa.Connection, segments: Iterable[int]) -> dict[int, str]:
     """The clips of those of the segments that have been drawn."""
     statement = sa.select(segment.c.id, segment.c.clip).where(segment.c.clip.isnot(None))

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 Teacher = Literal["people", "judge", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal"]
 Mode = Literal["in_turn", "at_once"]
 Preset = Literal["fast", "paper"]
+Clips = Literal["poses", "sheets"]
 Log = Literal["tensorboard", "wandb", "trackio"]
 # Options whose help text says what happens without them.
 Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
 How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
 Share = tyro.conf.arg(metavar="SHARE", help_behavior_hint="")
 Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
+Drawn = tyro.conf.arg(metavar="{" + ",".join(get_args(Clips)) + "}", help_behavior_hint="")
 Where = tyro.conf.arg(metavar="[{" + ",".join(get_args(Log)) + "} ...]", help_behavior_hint="")
 
 
@@ -84,6 +86,7 @@ def train(
     overlap: Annotated[float | None, Share] = None,
     repeats: Annotated[float | None, Share] = None,
     gold: Annotated[float | None, Share] = None,
+    clips: Annotated[Clips | None, Drawn] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
     log: Annotated[tuple[Log, ...] | None, Where] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
@@ -110,6 +113,7 @@ def train(
         overlap: share of queries that two people answer; by default 0.05 once several are invited, before that none.
         repeats: share of pairs that somebody is shown again, sides exchanged; by default 0.03, as above.
         gold: share of pairs whose right answer is known; by default 0.01, as above.
+        clips: poses (the default) are drawn by the browser and can be turned round; sheets are drawn here.
         like: repeat this run with all its settings, but for those given here.
         log: where measurements go, beside the run directory.
         model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
@@ -133,7 +137,7 @@ def train(
         "log": log,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    shares = {"overlap": overlap, "repeats": repeats, "gold": gold}
+    of_people = {"overlap": overlap, "repeats": repeats, "gold": gold, "clips": clips}
     of_text = {
         "model": model,
         "prompts": None if prompts is None else str(prompts.absolute()),
@@ -149,14 +153,14 @@ def train(
                 f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
             )
         with _usable():
-            settings = with_text(_with_shares(replace(before, **given), shares), of_text)
+            settings = with_text(_with_people(replace(before, **given), of_people), of_text)
         _train(settings, run, port, browser)
         return
     if task is None:
         raise Unusable("which task? Say one of `backflip tasks`, or any Gymnasium id: backflip train hopper")
     with _usable():
         plain = settings_for(**{**given, "task": task, "preset": preset})
-        settings = with_text(_with_shares(plain, shares), of_text)
+        settings = with_text(_with_people(plain, of_people), of_text)
     _train(settings, run, port, browser)
 
 
@@ -194,9 +198,9 @@ def show_run(run: Run) -> None:
         out.print(str(path), highlight=False, soft_wrap=True)
 
 
-def _with_shares(settings: "Settings", shares: dict[str, float | None]) -> "Settings":
-    """With what was said of how people are measured; what was not said stays as it is."""
-    said = {name: share for name, share in shares.items() if share is not None}
+def _with_people(settings: "Settings", of_people: dict[str, Any]) -> "Settings":
+    """With what was said of what people see and how they are measured; what was not said stays as it is."""
+    said = {name: value for name, value in of_people.items() if value is not None}
     return replace(settings, people=replace(settings.people, **said))
 
 

@@ -129,6 +129,11 @@ class RunDir:
         return self.path / "clips"
 
     @property
+    def wanted(self) -> Path:
+        """Where notes lie that somebody needs a sheet."""
+        return self.path / "wanted"
+
+    @property
     def clip_rewards(self) -> Path:
         """Where it lies what the newest r̂ gives for the segments that are drawn."""
         return self.path / "clip_rewards.safetensors"

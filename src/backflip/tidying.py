@@ -1,7 +1,8 @@
 """What a run may throw away, so that its directory stays within a bound however long it goes on.
 
-Queries that were taken back before anybody saw them, with their drawings; what killed writers left; and, where that is
-not enough, drawings of queries that are answered, the oldest first: they can be drawn again from the segments' states.
+Queries that were taken back before anybody saw them, with their drawings; what killed writers left; notes that nobody
+granted; and, where that is not enough, drawings of queries that are answered, the oldest first: they can be drawn again
+from the segments' states. Poses, their sheet and their description go together, geometry when no poses are left.
 """
 
 import logging
@@ -14,7 +15,7 @@ from backflip.store import Store
 
 LEFT_SECONDS = 600.0
 """A file that nobody speaks of is thrown away when it has been there so long: sooner, somebody may be about to."""
-_CLIP = re.compile(r"([0-9a-f]{64})\.[a-z]+")
+_CLIP = re.compile(r"([0-9a-f]{64})\.(?:sheet\.)?[a-z]+")
 _log = logging.getLogger(__name__)
 
 
@@ -25,6 +26,8 @@ def tidy(run: RunDir, store: Store, most_bytes: int) -> int:
     files = _files_by_clip(run.clips)
     known = {clip for _, clip, _ in drawn}
     strays = [file for clip, its in files.items() if clip not in known for file in its]
+    strays += [] if any(run.clips.glob("*.poses")) else run.clips.glob("*.geometry.json")
+    strays += run.wanted.glob("*")
     half_written = [file for folder in (run.path, run.clips, run.path / "now") for file in folder.glob(".*.tmp")]
     for file in [*strays, *half_written]:
         _remove(file, if_older=LEFT_SECONDS)

@@ -11,17 +11,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from backflip.envs.task import MissingExtra, Task, gymnasium_task, steps_per_second
+from backflip.envs.stage import shown_states, stage_of
+from backflip.envs.task import MissingExtra, Task, gymnasium_task
 from backflip.files import write_whole
 
-FRAMES_PER_SECOND = 30
-"""About how many frames a second are drawn at most; people see no more in a robot."""
 WEBP_QUALITY = 80
 WEBP_METHOD = 2
 """A sheet of 47 Hopper frames: 320 kB in 0.16 s with method 0, 246 kB in 0.15 s with 2, 235 kB in 0.32 s with 4."""
@@ -62,22 +61,10 @@ def draw_segment(task: Task, states: Shaped[np.ndarray, "k *s"], length: int) ->
     Raises:
         ValueError: the states are not of this task, or there are none.
     """
-    if not 0 < length <= len(states):
-        raise ValueError(f"length is {length}; a segment of {len(states)} recorded steps has 1 to {len(states)}")
-    if states.size == 0:
-        raise ValueError(f"this segment of {task.name} was recorded without states; collect it with filmed >= 1")
-    stage = _stage(task)
-    every = max(1, round(stage.steps_per_second / FRAMES_PER_SECOND))
-    shown, fps = states[:length:every], stage.steps_per_second / every
-    if states.dtype == np.uint8 and states.ndim == 4:
-        return Clip(np.ascontiguousarray(shown), fps, recorded=True)
-    size = stage.painter.state_size if stage.painter else None
-    if stage.painter is None or states.ndim != 2 or states.shape[1] != size:
-        raise ValueError(
-            f"states have the shape {states.shape} and the type {states.dtype}; {task.name} is drawn from "
-            + (f"[k {size}] numbers: positions and velocities" if size else "[k h w 3] uint8 frames")
-        )
-    return Clip(np.stack([stage.painter.frame(state) for state in shown.astype(np.float64)]), fps)
+    shown = shown_states(task, states, length)
+    if shown.stage is None:
+        return Clip(np.ascontiguousarray(shown.states), shown.fps, recorded=True)
+    return Clip(np.stack([shown.stage.painter.frame(state) for state in shown.states]), shown.fps)
 
 
 def sprite_sheet(clip: Clip) -> tuple[bytes, SheetMeta]:
@@ -112,9 +99,13 @@ def save_clip(directory: Path, clip: Clip) -> str:
     """Write the clip's sheet and metadata, named by the SHA-256 of the sheet, and return that name."""
     sheet, meta = sprite_sheet(clip)
     name = hashlib.sha256(sheet).hexdigest()
-    write_whole(directory / f"{name}.{meta['mime'].removeprefix('image/')}", sheet)
-    write_whole(directory / f"{name}.json", json.dumps(meta, sort_keys=True).encode())
+    _write(directory, name, sheet, meta, "json")
     return name
+
+
+def save_sheet(directory: Path, name: str, clip: Clip) -> None:
+    """Write a sheet beside the poses of that name, for browsers that cannot draw them."""
+    _write(directory, name, *sprite_sheet(clip), "sheet.json")
 
 
 def renderers() -> list[tuple[str, float | None, str]]:
@@ -127,31 +118,9 @@ def renderers() -> list[tuple[str, float | None, str]]:
     return [*found, *((name, *_probe_gl(name)) for name in ("egl", "osmesa", "glfw"))]
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """What drawing needs to know of a task, found by making one environment of it."""
-
-    steps_per_second: float
-    painter: Any
-    """A Painter, or None where the task does not run in MuJoCo; its module is only imported where it does."""
-
-
-_stages: dict[str, _Stage] = {}
-"""One for each task drawn in this process: a model takes longer to load than a frame to draw."""
-
-
-def _stage(task: Task) -> _Stage:
-    key = f"{task.environment} {sorted(task.options.items())}"
-    if key not in _stages:
-        env = task.make()
-        painter = None
-        if hasattr(env.unwrapped, "model") and hasattr(env.unwrapped, "data"):
-            from backflip.envs.painter import VIEWS, Painter
-
-            painter = Painter(env.unwrapped.model, VIEWS.get(task.environment.rpartition(":")[2].rpartition("-v")[0]))
-        _stages[key] = _Stage(steps_per_second(env), painter)
-        env.close()
-    return _stages[key]
+def _write(directory: Path, name: str, sheet: bytes, meta: SheetMeta, about: str) -> None:
+    write_whole(directory / f"{name}.{meta['mime'].removeprefix('image/')}", sheet)
+    write_whole(directory / f"{name}.{about}", json.dumps(meta, sort_keys=True).encode())
 
 
 def _encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
@@ -162,16 +131,17 @@ def _encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
 
 def _probe_rays() -> tuple[float | None, str]:
     try:
-        stage = _stage(gymnasium_task("Hopper-v5"))
+        stage = stage_of(gymnasium_task("Hopper-v5"))
     except MissingExtra:
         return None, "mujoco is not installed: pip install 'backflip[mujoco]'"
-    assert stage.painter is not None
-    state = np.zeros(stage.painter.state_size)
+    assert stage.figure is not None
+    state = np.zeros(stage.figure.state_size)
     state[1] = 1.25
-    stage.painter.frame(state)
+    painter = stage.painter
+    painter.frame(state)
     begin = time.perf_counter()
     for _ in range(PROBE_FRAMES):
-        stage.painter.frame(state)
+        painter.frame(state)
     return 1000 * (time.perf_counter() - begin) / PROBE_FRAMES, "used for clips; needs no OpenGL"
 
 

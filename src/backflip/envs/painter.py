@@ -1,127 +1,57 @@
 """Drawing a MuJoCo robot from its state with rays on the CPU: no OpenGL, no display, no system library."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from backflip.envs.figure import (
+    FIELD_OF_VIEW,
+    FLOOR,
+    HEAD,
+    HORIZON,
+    LIGHT,
+    LINE,
+    LINE_THICKNESS,
+    LINE_TILES,
+    SHADOW,
+    SKY_TOP,
+    TILE_DARK,
+    TILE_LIGHT,
+    Figure,
+)
+from backflip.envs.stage import PIXELS
 from backflip.segments import Array
 
-PIXELS = 256
-FIELD_OF_VIEW = 30.0
-"""Degrees, vertical; narrow, so that the two ends of a long robot are drawn at about the same size."""
-LIGHT = np.array([-0.45, -0.55, 1.0])
-"""Direction to the light: from above, behind the robot's back and a little towards the viewer."""
 LIGHT_DISTANCE = 30.0
 """In metres; far enough for nearly parallel shadows."""
 EDGE_RAYS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 """Where in a pixel on an outline it is looked again, in pixels from its middle."""
 
-# Okabe and Ito's palette, which colour-blind people can tell apart.
-LIMBS = ((0.90, 0.55, 0.10), (0.16, 0.47, 0.78), (0.10, 0.66, 0.50), (0.78, 0.42, 0.66))
-TORSO = (0.86, 0.86, 0.84)
-HEAD = (0.84, 0.25, 0.20)
-NAMED = {"target": HEAD, "fingertip": (0.05, 0.72, 0.40), "head": HEAD, "rail": (0.42, 0.44, 0.50)}
-"""Colours that the questions mention, or that stand for themselves, by geom."""
-SKY_TOP, HORIZON = np.array([0.45, 0.60, 0.80]), np.array([0.86, 0.90, 0.94])
-FLOOR = np.array([0.80, 0.82, 0.82])
-TILE_LIGHT, TILE_DARK, LINE = 1.0, 0.79, 0.45
-"""Brightness of the floor."""
-LINE_TILES = 5
-"""Every so many tiles a dark line crosses the way, so that fast motion over the tiles is not mistaken for slow."""
-SHADOW = 0.52
-
-
-@dataclass(frozen=True)
-class View:
-    """Where a robot is seen from. The camera follows it sideways, never up, down, in scale or in direction."""
-
-    distance: float
-    height: float
-    """Of the point looked at, in metres."""
-    elevation: float = -12.0
-    """Degrees; negative looks down."""
-    tile: float = 0.5
-    """Side of a floor tile in metres."""
-    follows: bool = True
-    floor: float | None = None
-    """Height of the floor where the model has none."""
-    hidden: tuple[str, ...] = ()
-    """Geoms that are not drawn."""
-    marks: tuple[str, ...] = ()
-    """Geoms drawn 1.7 times as large, because everything depends on seeing them."""
-    apart: tuple[tuple[str, float], ...] = ()
-    """Bodies drawn so many metres further away than they are: in a planar robot one leg would hide the other."""
-
-
-_WALLS = ("sideS", "sideE", "sideN", "sideW")
-VIEWS = {
-    "Hopper": View(distance=6.2, height=1.3),
-    "Walker2d": View(distance=5.6, height=1.0, apart=(("thigh", -0.07), ("thigh_left", 0.07))),
-    "HalfCheetah": View(distance=4.6, height=0.6),
-    "Ant": View(distance=6.2, height=0.4, elevation=-28, tile=1.0),
-    "Swimmer": View(distance=8.0, height=0.0, elevation=-60, tile=1.0),
-    "Reacher": View(
-        distance=0.95,
-        height=0.0,
-        elevation=-89.9,
-        tile=0.1,
-        follows=False,
-        hidden=_WALLS,
-        marks=("target", "fingertip"),
-    ),
-    "InvertedPendulum": View(distance=4.6, height=0.15, elevation=-8, follows=False, floor=-0.75),
-    "InvertedDoublePendulum": View(distance=6.0, height=0.0, elevation=-6, follows=False, floor=-1.45),
-    "dm_control/walker-walk": View(distance=5.6, height=1.0, apart=(("right_thigh", -0.07), ("left_thigh", 0.07))),
-    "dm_control/cheetah-run": View(distance=4.6, height=0.6),
-}
-"""By the name of the environment without its version."""
-
 
 class Painter:
-    """Draws the states of one MuJoCo model, always from the same side."""
+    """Draws the states of one figure, always from the same side."""
 
-    def __init__(self, model: Any, view: View | None = None, pixels: int = PIXELS) -> None:
+    def __init__(self, figure: Figure, pixels: int = PIXELS) -> None:
         """Prepare everything that is the same in all frames.
 
         Args:
-            model: the MjModel; ours from now on.
+            figure: whose geoms that are not seen are put into a group of their own.
         """
-        self._model, self._data = model, mujoco.MjData(model)
-        self._view = view or _overview(model, self._data)
+        self._figure, self._model, self._data, self._view = figure, figure.model, figure.data, figure.view
         self._pixels = pixels
-        self._root = 1 if model.nbody > 1 else 0
-        self._geoms = np.flatnonzero(_is_solid(model, self._view.hidden))
-        model.geom_group[:] = 5
-        model.geom_group[self._geoms] = 0
-        for body, away in self._view.apart:
-            model.body(body).pos[1] += away
-        for mark in self._view.marks:
-            model.geom(mark).size *= 1.7
-            model.geom(mark).rbound *= 1.7
-        self._ball_geoms, self._ball_offsets, self._radii = _balls(model, self._geoms)
-        self._palette = _palette(model).astype(np.float32)
-        self._tips = _torso_tips(model)
+        self._model.geom_group[:] = 5
+        self._model.geom_group[figure.geoms] = 0
+        self._ball_geoms, self._ball_offsets, self._radii = _balls(self._model, figure.geoms)
         self._light = LIGHT / np.linalg.norm(LIGHT)
-        self._floor_height = _floor_height(model, self._view)
+        self._floor_height = figure.floor_height
         self._aim()
-
-    @property
-    def state_size(self) -> int:
-        """How many numbers make a state: positions, then velocities."""
-        return int(self._model.nq + self._model.nv)
 
     def frame(self, state: Float[np.ndarray, " s"]) -> UInt8[np.ndarray, "h w 3"]:
         """The robot in one state."""
-        self._data.qpos[:] = state[: self._model.nq]
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        where = np.zeros(3)
-        if self._view.follows:
-            where[:2] = self._data.subtree_com[self._root][:2]
+        where = self._figure.pose(state)
         eye = self._eye + where
         image = self._background.copy()
         image[self._floor] = self._floor_colours(eye, where)
@@ -163,7 +93,7 @@ class Painter:
         wide, deep = self._covers
         tone = _stripes(x, wide) * _stripes(y, deep) * np.float32((TILE_LIGHT - TILE_DARK) / 2)
         tone += np.float32((TILE_LIGHT + TILE_DARK) / 2)
-        tone += (LINE - tone) * _line(x / LINE_TILES, wide / LINE_TILES, 0.12 / LINE_TILES)
+        tone += (LINE - tone) * _line(x / LINE_TILES, wide / LINE_TILES, LINE_THICKNESS / LINE_TILES)
         tone *= self._shade(eye, where)
         return np.asarray(tone[:, None] * self._floor_share + self._fog)
 
@@ -213,9 +143,9 @@ class Painter:
         colours = np.zeros((len(rays), 3), np.float32)
         met = np.flatnonzero(geoms >= 0)
         if len(met):
-            base = self._palette[geoms[met]]
+            base = self._figure.palette[geoms[met]]
             points = eye + distance[met, None] * rays[met]
-            for geom, axis_end in self._tips:
+            for geom, axis_end in self._figure.tips:
                 rotation = self._data.geom_xmat[geom].reshape(3, 3)
                 along = (points - self._data.geom_xpos[geom]) @ rotation[:, 2]
                 base = np.where(((geoms[met] == geom) & (along > axis_end))[:, None], HEAD, base)
@@ -309,25 +239,6 @@ def _outline(geoms: Int[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     return edge
 
 
-def _overview(model: Any, data: Any) -> View:
-    """A view that shows all that moves, as it stands at first, with half as much again around it."""
-    mujoco.mj_kinematics(model, data)
-    moves = _is_solid(model) & (model.geom_bodyid > 0)
-    centres, radii = data.geom_xpos[moves], model.geom_rbound[moves][:, None]
-    if not len(centres):
-        return View(distance=4.0, height=0.5)
-    low, high = (centres - radii).min(axis=0), (centres + radii).max(axis=0)
-    distance = 1.5 * float((high - low).max()) / 2 / math.tan(math.radians(FIELD_OF_VIEW) / 2)
-    return View(distance, height=float(low[2] + high[2]) / 2, tile=10.0 ** round(math.log10(distance / 10)))
-
-
-def _is_solid(model: Any, hidden_names: tuple[str, ...] = ()) -> Bool[np.ndarray, " geoms"]:
-    """What is drawn by rays: all that a viewer shows, but planes (the floor is a formula) and what the view hides."""
-    plane = model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)
-    hidden = np.array([_name(model, geom) in hidden_names for geom in range(model.ngeom)], bool)
-    return np.asarray(~plane & ~hidden & (model.geom_group < 3) & (model.geom_rgba[:, 3] > 0))
-
-
 def _balls(model: Any, geoms: Array) -> tuple[Array, Array, Array]:
     """Balls that together hold every geom: (geom, offset along its axis, radius); several for a long capsule."""
     balls: list[tuple[int, float, float]] = []
@@ -342,54 +253,3 @@ def _balls(model: Any, geoms: Array) -> tuple[Array, Array, Array]:
             balls.append((geom, 0.0, float(model.geom_rbound[geom])))
     columns = np.array(balls).reshape(-1, 3).T
     return columns[0].astype(np.int64), columns[1], columns[2]
-
-
-def _floor_height(model: Any, view: View) -> float:
-    """The height of the view's floor, else of the model's highest plane, else just below everything."""
-    planes = model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)
-    if view.floor is not None:
-        return view.floor
-    return float(model.geom_pos[planes, 2].max()) if planes.any() else float(-model.stat.extent / 2)
-
-
-def _palette(model: Any) -> Float[np.ndarray, "geoms 3"]:
-    """A colour for each geom: one hue a limb, darker towards its end; in a robot of one chain, one hue a link."""
-    colours = np.array(model.geom_rgba[:, :3], np.float64)
-    parents = model.body_parentid.tolist()
-    limbs: list[int] = []
-    for geom, body in enumerate(model.geom_bodyid.tolist()):
-        name = _name(model, geom)
-        if name in NAMED:
-            colours[geom] = NAMED[name]
-        elif body and body == model.body_rootid[body]:
-            colours[geom] = TORSO
-        elif body:
-            limb, depth = _limb(parents, int(model.body_rootid[body]), body)
-            if parents[limb] == model.body_rootid[body] and parents.count(parents[limb]) == 1:
-                colours[geom] = LIMBS[depth % len(LIMBS)]
-                continue
-            limbs += [limb] if limb not in limbs else []
-            colours[geom] = np.array(LIMBS[limbs.index(limb) % len(LIMBS)]) * (1 - 0.13 * min(depth, 3))
-    return colours
-
-
-def _limb(parents: list[int], root: int, body: int) -> tuple[int, int]:
-    """The body at which the limb of this body branches off, and how many bodies further out this one is."""
-    depth = 0
-    while parents[body] != root and parents.count(parents[body]) == 1:
-        body, depth = parents[body], depth + 1
-    return body, depth
-
-
-def _torso_tips(model: Any) -> list[tuple[int, float]]:
-    """Upright capsules that are a torso, and from where along their axis on they are painted as a head."""
-    tips = []
-    for geom in range(model.ngeom):
-        capsule = model.geom_type[geom] == int(mujoco.mjtGeom.mjGEOM_CAPSULE)
-        if capsule and _name(model, geom) == "torso_geom":
-            tips.append((geom, 0.55 * float(model.geom_size[geom, 1])))
-    return tips
-
-
-def _name(model: Any, geom: int) -> str:
-    return str(mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_GEOM, geom) or "")

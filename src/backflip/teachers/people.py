@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from backflip.segments import Array
 from backflip.store import Account, Checks, Store
@@ -14,7 +15,7 @@ SEVERAL = {"overlap": 0.05, "repeats": 0.03, "gold": 0.01}
 
 @dataclass(frozen=True)
 class PeopleConfig:
-    """How much of what people do is to measure them; by default nothing until more than one was invited."""
+    """Who draws clips for people, and how much of what they do is to measure them; by default, of one alone nothing."""
 
     overlap: float | None = None
     """Share of the queries that two of them answer; by default 0.05 where there are several."""
@@ -22,6 +23,8 @@ class PeopleConfig:
     """Share of showings that ask again what one has answered before, sides exchanged; by default 0.03 of several."""
     gold: float | None = None
     """Share of showings whose right answer is known; by default 0.01 where there are several."""
+    clips: Literal["poses", "sheets"] = "poses"
+    """Who draws a robot: the browser from its poses (and we, if that cannot), or we as a sheet of frames."""
 
     def __post_init__(self) -> None:
         for name in SEVERAL:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,8 @@ from backflip.store import Checks, Claim, Showing, Store, StoreError, new_uuid
 from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
 from backflip.web.admin import people
-from backflip.web.context import SUFFIX, Context, Here, Visitor, described
+from backflip.web.clips import clips
+from backflip.web.context import Context, Here, Visitor, described
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
 from backflip.web.run_api import run_api
@@ -42,7 +42,6 @@ LESSONS = 10
 """Pairs of a practice round at most: a minute's work."""
 MOST_ROUNDS = 20
 """How many times to look for replacements of pairs that cannot be shown, in one request."""
-_CLIP = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
 
 ANYONE = [needs(None)]
@@ -78,7 +77,8 @@ def create_app(
     except ValidationError as error:
         raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
     files = {path.relative_to(STATIC).as_posix(): path for path in sorted(STATIC.rglob("*")) if path.suffix in MIME}
-    routes = guarded([*pages.routes, *labelling.routes, *watching.routes, *people.routes, *run_api.routes])
+    parts = (pages, clips, labelling, watching, people, run_api)
+    routes = guarded(route for part in parts for route in part.routes)
     app = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None)
     store = run.store()
     app.state.context = Context(run, store, settings, config, fingerprint(token), files)
@@ -123,18 +123,6 @@ def icon(here: Here) -> Response:
 def static_file(here: Here, name: str) -> Response:
     """A file of the pages."""
     return _file(here, name)
-
-
-@pages.get("/clips/{clip}", dependencies=ANYONE)
-def clip_file(here: Here, clip: str) -> Response:
-    """The sprite sheet of a clip that the store knows; its name is its content's hash, so it never changes."""
-    if _CLIP.fullmatch(clip) and here.store.has_clip(clip):
-        for mime, suffix in SUFFIX.items():
-            path = here.run.clips / (clip + suffix)
-            if path.is_file() and not path.is_symlink():
-                forever = {"cache-control": "private, max-age=31536000, immutable"}
-                return FileResponse(path, media_type=mime, headers=forever)
-    raise HTTPException(404, "There is no such clip.")
 
 
 def _file(here: Context, name: str) -> Response:

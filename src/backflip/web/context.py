@@ -13,7 +13,8 @@ from backflip.web import messages as m
 from backflip.web.estimates import Estimates
 from backflip.web.security import Session, session
 
-SUFFIX = {"image/webp": ".webp", "image/png": ".png"}
+PICTURES = {"image/webp": ".webp", "image/png": ".png"}
+SUFFIX = {"application/x-backflip-poses": ".poses", **PICTURES}
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,22 @@ Visitor = Annotated[Session, Depends(session)]
 
 
 def described(clips: Path, clip: str) -> m.Clip:
-    """How to show a clip; a text comes whole, a film says where its drawing lies.
+    """How to show a clip; a text comes whole, a film says where its drawing or its poses lie.
 
     Raises:
-        OSError: its drawing or the description of it is missing.
+        OSError: its drawing, its poses, their geometry or the description of it is missing.
         ValidationError: the description is damaged.
     """
     about = m.DESCRIPTION.validate_json((clips / f"{clip}.json").read_bytes())
     if isinstance(about, m.Text):
         return about
     (clips / (clip + SUFFIX[about.mime])).stat()
+    if isinstance(about, m.Poses):
+        (clips / f"{about.geometry}.geometry.json").stat()
+        return m.PosedFilm(
+            url=f"/clips/{clip}",
+            geometry_url=f"/geometries/{about.geometry}",
+            sheet_url=f"/api/sheets/{clip}",
+            **about.model_dump(),
+        )
     return m.Film(url=f"/clips/{clip}", **about.model_dump())

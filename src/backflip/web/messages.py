@@ -22,6 +22,8 @@ def _measured(value: Any) -> Any:
 
 Measured = Annotated[Annotated[FiniteFloat, Field(ge=0, le=MOST)] | None, BeforeValidator(_measured)]
 """How something went, as far as the page could tell; a measurement that failed is None, and no judgement of anybody."""
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""The SHA-256 of something's content, which is its name."""
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -82,14 +84,19 @@ class Undo(Sent):
     undone: Uuid
 
 
-class Sheet(_Told):
-    """How the frames of a clip lie in its sprite sheet: row by row, `columns` in a row."""
+class Moving(_Told):
+    """How long a clip is, how fast it plays and how large it is drawn."""
 
     frame_width: Pixels
     frame_height: Pixels
-    columns: Annotated[int, Field(ge=1, le=10_000)]
     frames: Annotated[int, Field(ge=1, le=10_000)]
     fps: Annotated[FiniteFloat, Field(gt=0, le=1000)]
+
+
+class Sheet(Moving):
+    """How the frames of a clip lie in its sprite sheet: row by row, `columns` in a row."""
+
+    columns: Annotated[int, Field(ge=1, le=10_000)]
     mime: Literal["image/webp", "image/png"]
 
 
@@ -97,6 +104,34 @@ class Film(Sheet):
     """A sheet and where it is."""
 
     url: str
+
+
+class Poses(Moving):
+    """Where the parts of a robot are in each frame, to be drawn by the browser."""
+
+    geometry: Hash
+    """Of the file that says what the parts are."""
+    mime: Literal["application/x-backflip-poses"]
+
+
+class PosedFilm(Poses):
+    """Poses and where they are; `sheet_url` tells a browser that cannot draw them of a sheet."""
+
+    url: str
+    geometry_url: str
+    sheet_url: str
+
+
+class Wish(Sent):
+    """A clip that the browser cannot draw."""
+
+    clip: Hash
+
+
+class Drawing(BaseModel):
+    """The sheet of a clip of poses; None before it is drawn, which takes a wish and a moment."""
+
+    sheet: Film | None
 
 
 class Text(_Told):
@@ -107,8 +142,8 @@ class Text(_Told):
     mime: Literal["text/plain"]
 
 
-Clip = Annotated[Film | Text, Field(discriminator="mime")]
-DESCRIPTION = TypeAdapter[Sheet | Text](Annotated[Sheet | Text, Field(discriminator="mime")])
+Clip = Annotated[Film | PosedFilm | Text, Field(discriminator="mime")]
+DESCRIPTION = TypeAdapter[Sheet | Poses | Text](Annotated[Sheet | Poses | Text, Field(discriminator="mime")])
 """What the file says that lies with a clip's drawing, or is the whole of a text."""
 
 

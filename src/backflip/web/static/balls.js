@@ -1,5 +1,7 @@
 // A practice round for a run in which nobody has explained any answers yet: five pairs of a ball, drawn here.
 
+import { Sheet } from "./clips.js";
+
 const SIZE = 192;
 const FRAMES = 36;
 const COLUMNS = 6;
@@ -43,7 +45,7 @@ async function film(shot) {
     pen.restore();
   }
   const bitmap = await createImageBitmap(sheet);
-  return { frame_width: SIZE, frame_height: SIZE, columns: COLUMNS, frames: FRAMES, fps: FPS, mime: "image/webp", bitmap };
+  return new Sheet({ frame_width: SIZE, frame_height: SIZE, columns: COLUMNS, frames: FRAMES, fps: FPS, mime: "image/webp" }, bitmap);
 }
 
 /** One frame; `time` goes from 0 to 1, and the ball is in the air in the middle half. */

@@ -1,7 +1,7 @@
 // The guide: what is asked, how to answer, and what can be set; it comes by itself before the first answer.
 
 import { ACTIONS, keyName } from "./keys.js";
-import { call } from "./queue.js";
+import { call } from "./calls.js";
 import { setText } from "./words.js";
 
 const $ = (id) => document.getElementById(id);

@@ -13,13 +13,15 @@ export const ACTIONS = {
   back: ["One frame back", [","]],
   forward: ["One frame on", ["."]],
   restart: ["From the beginning", ["r"]],
+  turn: ["See both from another side", ["v"]],
+  straight: ["From the first side again", ["b"]],
   slower: ["Slower", ["-"]],
   faster: ["Faster", ["+"]],
   help: ["Help", ["?"]],
 };
 export const SLOTS = [0, 1];
 
-const MOVING = ["pause", "back", "forward", "restart", "slower", "faster"]; // only for clips that move
+const MOVING = ["pause", "back", "forward", "restart", "slower", "faster", "turn", "straight"]; // only for clips that move
 const REPEATED = ["back", "forward"]; // a held key is one answer, but may turn pages
 const RESERVED = ["Tab", "Enter", "Escape", "Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "ContextMenu", "Dead", "Process", "Unidentified"];
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space", Backspace: "Bksp", Delete: "Del" };

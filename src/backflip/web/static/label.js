@@ -1,5 +1,7 @@
 // The labelling page: one pair at a time, one key an answer, the next pair on the screen with the key.
 
+import { Later, call, sleep } from "./calls.js";
+import { NotYet } from "./clips.js";
 import { Guide } from "./guide.js";
 import { Keys } from "./keys.js";
 import { Look } from "./look.js";
@@ -7,7 +9,7 @@ import { isLockedOut, learnedWords, lostWords, overWords, waitingWords } from ".
 import { Player } from "./player.js";
 import { Playing } from "./playing.js";
 import { Round } from "./practice.js";
-import { Later, Outbox, Pairs, Shelf, call, decode, outline, release, sleep, uuid } from "./queue.js";
+import { Outbox, Pairs, Shelf, decode, outline, release, uuid } from "./queue.js";
 import { Remap } from "./remap.js";
 import { Chime, Rest } from "./rest.js";
 import { listenForSwipes } from "./swipe.js";
@@ -275,6 +277,7 @@ class Page {
     $("practice").hidden = this.round === null;
     if (!showing && this.undoing === null) this.player.clear();
     for (const button of document.querySelectorAll("[data-choice], .playing button")) button.disabled = !showing;
+    $("turn").hidden = !this.player.turns;
     for (const id of ["skip", "flag"]) $(id).disabled = !showing || this.round !== null;
     setText("ready", showing && !this.round ? `${many(this.pairs.size, "pair")} ready` : "");
     if (!showing) this.drawNotice(state);
@@ -339,7 +342,7 @@ class Page {
       $("saved").dataset.kind = kind;
     };
     if (state === "locked out" || isLockedOut(this.lost)) saved(`link needed${waiting}`, "bad");
-    else if (state === "offline" || (this.lost && !(this.lost instanceof Later))) saved(`offline${waiting}`, "bad");
+    else if (state === "offline" || (this.lost && !(this.lost instanceof Later || this.lost instanceof NotYet))) saved(`offline${waiting}`, "bad");
     else if (!size) saved("all saved", "ok");
     else this.savedTimer = setTimeout(() => saved(`${size} waiting`, "busy"), SHOW_WAITING_MS);
   }

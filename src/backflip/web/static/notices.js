@@ -1,6 +1,7 @@
 // What the labelling page says where there is no pair to show, and in its corners.
 
-import { Later, Refused } from "./queue.js";
+import { Later, Refused } from "./calls.js";
+import { NotYet } from "./clips.js";
 import { QUIET_SECONDS, amount, duration, isNumber, many } from "./words.js";
 
 const ENDS = { finished: "The run is finished", stopped: "The run has been stopped", failed: "The run has failed" };
@@ -16,6 +17,7 @@ export function lostWords(error) {
     return ["This page needs its link again", "Open the link that backflip printed, or the one you were invited with. Answers that were not sent yet are kept in this browser."];
   }
   if (error instanceof Later) return ["One moment", "The server has much to do just now. The page goes on by itself; answers that were not sent yet are kept in this browser."];
+  if (error instanceof NotYet) return ["One moment", "This browser cannot draw the clips itself (WebGL is off or missing), so the run draws them. The page goes on by itself."];
   return ["The server does not answer", "Answers that were not sent yet are kept in this browser. The page goes on by itself as soon as the server is back."];
 }
 

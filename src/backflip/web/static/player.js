@@ -1,40 +1,19 @@
 // Two clips on two canvases, driven by one clock: they cannot drift apart; or two texts in their place.
 
-import { Texts, isText, measured } from "./texts.js";
+import { Texts, isText } from "./texts.js";
+import { View, turnBy } from "./view.js";
 
 const END_PAUSE_MS = 350; // both rest on their last frame before the next round
-
-/** Fetch and decode a clip; a text came whole. Throws BrokenClip if what came cannot be shown; any other error means "try again". */
-export async function loadClip(sheet) {
-  if (isText(sheet)) return measured(sheet);
-  const response = await fetch(sheet.url);
-  if (response.status === 404) throw new BrokenClip("the clip is missing");
-  if (!response.ok) throw new Error(`the clip could not be fetched (${response.status})`);
-  const blob = await response.blob();
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(blob);
-  } catch {
-    throw new BrokenClip("the clip is damaged");
-  }
-  const columns = Math.min(sheet.columns, sheet.frames);
-  const rows = Math.ceil(sheet.frames / sheet.columns);
-  if (bitmap.width < columns * sheet.frame_width || bitmap.height < rows * sheet.frame_height) {
-    bitmap.close();
-    throw new BrokenClip("the clip is smaller than it says");
-  }
-  return { ...sheet, bitmap };
-}
-
-export class BrokenClip extends Error {}
+const REST = 2; // so many times as long as drawing took there is none: keys must not wait for it
 
 export class Player {
-  #sides; // [{canvas, context, bar, clip, frame}]
+  #sides; // [{figure, context, bar, clip, picture}]
   #time = 0; // where in the round both are, ms
   #before = null; // the clock at the last tick
   #rounds = 0;
   #painted = null; // when the pair's first frame was on the screen
   #shows = 0;
+  #drawAt = 0; // not before that
   #texts;
 
   constructor(figures, prompt) {
@@ -42,9 +21,11 @@ export class Player {
     this.paused = false;
     this.held = false; // by the page, whatever the person wants
     this.speed = 1; // of what happened
+    this.view = new View(); // of both
     this.#sides = figures.map((figure) => {
       const canvas = figure.querySelector("canvas");
-      return { figure, canvas, context: canvas.getContext("2d", { alpha: false }), bar: figure.querySelector(".progress i"), clip: null, frame: -1 };
+      turnBy(canvas, this.view, () => this.turns);
+      return { figure, context: canvas.getContext("2d", { alpha: false }), bar: figure.querySelector(".progress i"), clip: null, picture: null };
     });
     requestAnimationFrame((now) => this.#tick(now));
   }
@@ -77,14 +58,14 @@ export class Player {
 
   #film(clips) {
     this.#texts.clear();
+    this.view.reset(); // or what was drawn ahead would not be what is wanted
     this.#sides.forEach((side, i) => {
       const clip = clips[i];
       side.clip = clip;
-      side.frame = -1;
-      if (side.canvas.width !== clip.frame_width) side.canvas.width = clip.frame_width;
-      if (side.canvas.height !== clip.frame_height) side.canvas.height = clip.frame_height;
-      side.figure.style.setProperty("--aspect", clip.frame_width / clip.frame_height);
-      side.figure.classList.toggle("pixels", clip.mime === "image/png");
+      side.picture = null;
+      side.figure.style.setProperty("--aspect", clip.about.frame_width / clip.about.frame_height);
+      side.figure.classList.toggle("pixels", clip.pixelated);
+      side.figure.classList.toggle("turns", clip.turns);
     });
     this.#draw();
   }
@@ -100,6 +81,11 @@ export class Player {
   /** Whether there is anything that moves. */
   get moves() {
     return this.#sides[0].clip !== null;
+  }
+
+  /** Whether both can be seen from another side. */
+  get turns() {
+    return this.moves && this.#sides.every(({ clip }) => clip.turns);
   }
 
   /** Show the same pair from its beginning again. */
@@ -141,23 +127,24 @@ export class Player {
         this.#time = (this.#time - length - END_PAUSE_MS) % length;
         this.#rounds++;
       }
-      this.#draw();
+      if (now >= this.#drawAt) this.#draw();
     }
     requestAnimationFrame((then) => this.#tick(then));
   }
 
   #draw() {
+    const begun = performance.now();
     const length = this.#length();
+    const seconds = this.#time / 1000;
     for (const side of this.#sides) {
-      const { clip, context } = side;
-      const frame = Math.min(clip.frames - 1, Math.floor((this.#time / 1000) * clip.fps + 1e-6));
-      if (frame !== side.frame) {
-        side.frame = frame;
-        const x = (frame % clip.columns) * clip.frame_width;
-        const y = Math.floor(frame / clip.columns) * clip.frame_height;
-        context.drawImage(clip.bitmap, x, y, clip.frame_width, clip.frame_height, 0, 0, clip.frame_width, clip.frame_height);
+      const picture = side.clip.picture(seconds, this.view);
+      if (picture !== side.picture) {
+        side.picture = picture;
+        side.clip.draw(side.context, seconds, this.view);
       }
       side.bar.style.transform = `scaleX(${Math.min(1, this.#time / length)})`;
     }
+    const now = performance.now();
+    this.#drawAt = now + REST * (now - begun);
   }
 }

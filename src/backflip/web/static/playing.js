@@ -19,6 +19,8 @@ export class Playing {
   do(action) {
     if (action === "pause") this.#pause(!this.#player.paused);
     else if (action === "restart") this.#player.restart();
+    else if (action === "turn" && this.#player.turns) this.#player.view.eighth();
+    else if (action === "straight") this.#player.view.reset();
     else if (action === "back" || action === "forward") this.#step(action === "back" ? -1 : 1);
     else if (action === "slower" || action === "faster") this.#speed(SPEEDS.indexOf(this.#player.speed) + (action === "slower" ? -1 : 1));
   }

@@ -1,7 +1,8 @@
 // The practice round: a few pairs whose answer is known, with an explanation each; nothing of it is part of D.
 
 import * as balls from "./balls.js";
-import { call, decode, release, uuid } from "./queue.js";
+import { call } from "./calls.js";
+import { decode, release, uuid } from "./queue.js";
 import * as sentences from "./sentences.js";
 import { choiceSeen } from "./words.js";
 

@@ -1,15 +1,13 @@
 // What comes in (pairs, fetched and decoded ahead) and what goes out (answers, kept until the server has them).
 
-import { BrokenClip, loadClip } from "./player.js";
+import { Later, call, sleep } from "./calls.js";
+import { BrokenClip, loadClip } from "./clips.js";
 import { isText } from "./texts.js";
 
-const AHEAD = 3; // decoded pairs that wait; with 256 px clips 30 MB each
-const PATIENCE_MS = 15000; // a server that says nothing for so long is asked again
+const AHEAD = 3; // decoded pairs that wait; sheets with 256 px frames take 30 MB each
 const POLL_MS = 400; // how often to look for pairs when there are none: somebody waits
 const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
 const RETRY_MS = [300, 700, 1500, 2000];
-const MOST_PATIENT_S = 60;
-const LATER = [429, 503]; // too much at once; the store cannot be used just now
 const FINAL = [409, 422]; // it contradicts what is stored, or is no answer: sending it again would not help
 const LOCKED_OUT = [401, 403]; // another link may help
 
@@ -21,47 +19,6 @@ export function uuid() {
   const hex = Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
-
-export class Refused extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-/** The server did nothing, and says in how many seconds to try again. */
-export class Later extends Error {
-  constructor(seconds, message) {
-    super(message);
-    this.seconds = seconds;
-  }
-}
-
-/** Ask the server; throws Refused for a 4xx, Later where it says so; any other error means "try again" as well. */
-export async function call(path, body) {
-  const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" };
-  if (body !== undefined) {
-    asking.method = "POST";
-    asking.headers = { "content-type": "application/json" };
-    asking.body = JSON.stringify(body);
-  }
-  const response = await fetch(path, asking);
-  if (response.ok) return response.json();
-  const text = await response.text();
-  let sentence = text.trim();
-  try {
-    const { detail } = JSON.parse(text);
-    sentence = typeof detail === "string" ? detail : JSON.stringify(detail);
-  } catch {} // a plain sentence
-  if (LATER.includes(response.status)) {
-    const seconds = Number(response.headers.get("retry-after"));
-    throw new Later(seconds > 0 ? Math.min(seconds, MOST_PATIENT_S) : 1, sentence);
-  }
-  if (response.status >= 400 && response.status < 500) throw new Refused(response.status, sentence);
-  throw new Error(sentence);
-}
-
-export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The browser's storage for one run; a page without storage works on, from memory. */
 export class Shelf {
@@ -270,7 +227,7 @@ export async function decode(pair) {
   const [left, right] = await Promise.allSettled([loadClip(pair.left), loadClip(pair.right)]);
   for (const [side, other] of [[left, right], [right, left]]) {
     if (side.status === "rejected") {
-      other.value?.bitmap?.close();
+      other.value?.free?.();
       throw side.reason;
     }
   }
@@ -278,17 +235,17 @@ export async function decode(pair) {
     release({ left: left.value, right: right.value });
     throw new BrokenClip("one clip is a text and the other is not");
   }
+  await Promise.all([left.value.prepare?.(), right.value.prepare?.()]);
   return { ...pair, left: left.value, right: right.value };
 }
 
 /** Give back the memory of a pair. */
 export function release(pair) {
-  pair.left.bitmap?.close();
-  pair.right.bitmap?.close();
+  pair.left.free?.(); // texts have nothing to give back
+  pair.right.free?.();
 }
 
 /** What remains of a pair when its drawings are given back. */
 export function outline(pair) {
-  const bare = ({ bitmap, ...sheet }) => sheet;
-  return { showing: pair.showing, left: bare(pair.left), right: bare(pair.right) };
+  return { showing: pair.showing, left: pair.left.about ?? pair.left, right: pair.right.about ?? pair.right };
 }

@@ -41,6 +41,7 @@ export class Controls {
     reel.rate = this.rate;
     this.row.hidden = reel.films.every((film) => film.clip === null);
     await reel.ready();
+    reel.turnable();
     reel.seek(0);
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) reel.play();
     this.#say();
@@ -55,7 +56,8 @@ export class Controls {
   #step(frames) {
     this.reel.pause();
     const fps = Math.max(1, ...this.reel.films.map((film) => film.clip?.fps ?? 1));
-    this.reel.seek(Math.min(this.reel.seconds - 0.5 / fps, (Math.floor(this.reel.time * fps + 1e-6) + frames + 0.25) / fps));
+    const last = Math.round(this.reel.seconds * fps) - 1;
+    this.reel.seek(Math.min(last, Math.floor(this.reel.time * fps + 1e-6) + frames) / fps); // a recorded frame, nothing between two
     this.#say();
   }
 

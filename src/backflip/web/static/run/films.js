@@ -1,12 +1,16 @@
 // Clips in lists: a still until somebody wants to see it move; decoded only while it does, for sheets are large.
 
-import { loadClip } from "../player.js";
+import { loadClip } from "../clips.js";
 import { isText, write } from "../texts.js";
+import { View, turnBy } from "../view.js";
 import { element } from "./elements.js";
 
 const AT_ONCE = 3; // stills that are fetched and decoded at a time
 const TAIL = 80; // letters of a prompt that a list shows: the text itself is what one looks for
 const END_PAUSE = 0.35; // seconds on the last frame before the next round
+
+const REST = 2; // as in player.js
+const STRAIGHT = new View();
 
 let busy = 0;
 const waiting = [];
@@ -35,6 +39,7 @@ const seen = new IntersectionObserver((entries) => {
 export class Film {
   #loading = null; // a promise of the frames
   #loaded = null;
+  #picture = null; // which one is on the canvas
   #wanted = false; // somebody plays it
 
   /** clip: how its sheet lies, or null where its drawing is lost. */
@@ -60,12 +65,14 @@ export class Film {
       this.broken("not drawn");
       return;
     }
-    this.canvas.width = clip.frame_width;
-    this.canvas.height = clip.frame_height;
     this.figure.style.setProperty("--aspect", clip.frame_width / clip.frame_height);
     this.figure.classList.toggle("pixels", clip.mime === "image/png");
     this.figure.film = this;
     seen.observe(this.figure);
+  }
+
+  get turns() {
+    return this.#loaded?.turns ?? false;
   }
 
   get seconds() {
@@ -105,29 +112,31 @@ export class Film {
     return this.#loaded !== null;
   }
 
-  draw(seconds) {
+  draw(seconds, view = STRAIGHT) {
     if (this.#loaded === null) return;
-    const { frames, fps, columns, frame_width: width, frame_height: height, bitmap } = this.#loaded;
-    const frame = Math.min(frames - 1, Math.floor(seconds * fps + 1e-6));
-    const context = this.canvas.getContext("2d", { alpha: false });
-    context.drawImage(bitmap, (frame % columns) * width, Math.floor(frame / columns) * height, width, height, 0, 0, width, height);
+    const picture = this.#loaded.picture(seconds, view);
+    if (picture === this.#picture) return;
+    this.#picture = picture;
+    this.#loaded.draw(this.canvas.getContext("2d", { alpha: false }), seconds, view);
     this.drawn = true;
   }
 
   free() {
-    this.#loading?.then(({ bitmap }) => bitmap.close(), () => {});
-    this.#loading = this.#loaded = null;
+    this.#loading?.then((loaded) => loaded.free(), () => {});
+    this.#loading = this.#loaded = this.#picture = null;
     this.#wanted = false;
   }
 }
 
-/** Films on one clock. */
+/** Films on one clock, seen from one side. */
 export class Reel {
   #wanted = false;
   #before = null;
+  #drawAt = 0;
 
   constructor(films) {
     this.films = films;
+    this.view = new View();
     this.time = 0;
     this.rate = 1;
     this.ontime = () => {};
@@ -174,22 +183,33 @@ export class Reel {
     this.#draw();
   }
 
+  /** Let whoever drags over the films turn them, all together. */
+  turnable() {
+    for (const film of this.films.filter(({ turns }) => turns)) {
+      film.figure.classList.add("turns");
+      turnBy(film.canvas, this.view, () => film.turns, () => this.#draw());
+    }
+  }
+
   #tick(now) {
     if (!this.#wanted) return;
     if (this.#before !== null) this.time += (this.rate * Math.min(now - this.#before, 250)) / 1000;
     this.#before = now;
     if (this.time >= this.seconds + END_PAUSE) this.time = 0;
-    this.#draw();
+    if (now >= this.#drawAt) this.#draw();
     requestAnimationFrame((then) => this.#tick(then));
   }
 
   #draw() {
+    const begun = performance.now();
     const share = Math.min(1, this.time / this.seconds);
     for (const film of this.films) {
-      film.draw(this.time);
+      film.draw(this.time, this.view);
       if (film.bar !== null) film.bar.style.transform = `scaleX(${share})`;
     }
     this.ontime(Math.min(this.time, this.seconds));
+    const now = performance.now();
+    this.#drawAt = now + REST * (now - begun);
   }
 }
 

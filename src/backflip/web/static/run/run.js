@@ -1,6 +1,6 @@
 // The run page: what act, ask and fit are doing, and what people said; it asks only for what is new.
 
-import { Refused, call, sleep } from "../queue.js";
+import { Refused, call, sleep } from "../calls.js";
 import { OVER, QUIET_SECONDS, duration, isNumber } from "../words.js";
 import { Annotators } from "./annotators.js";
 import { Curves } from "./curves.js";

@@ -1,6 +1,7 @@
 // Asking the run's server, and telling it something.
 
-import { call, uuid } from "../queue.js";
+import { call } from "../calls.js";
+import { uuid } from "../queue.js";
 import { toast } from "./elements.js";
 
 /** What the server says; undefined while it cannot be reached or will not tell, which the page's header says. */
