@@ -31,17 +31,19 @@ export class Drawing {
     const canvas = document.createElement("canvas");
     const gl = canvas.getContext("webgl2", { alpha: false, antialias: true, depth: true, stencil: true });
     if (gl === null) return null;
-    canvas.width = canvas.height = SOFTWARE.test(rendererOf(gl)) ? FRUGAL_SIDE : SIDE;
+    const frugal = SOFTWARE.test(rendererOf(gl));
+    canvas.width = canvas.height = frugal ? FRUGAL_SIDE : SIDE;
     try {
-      return new Drawing(canvas, gl);
+      return new Drawing(canvas, gl, frugal);
     } catch (error) {
       console.warn(`clips are not drawn here: ${error.message}`);
       return null;
     }
   }
 
-  constructor(canvas, gl) {
+  constructor(canvas, gl, frugal) {
     this.canvas = canvas;
+    this.frugal = frugal; // the processor draws: every picture costs much
     this.number = 0; // another one: what was drawn may look otherwise now
     this.#gl = gl;
     this.#build();

@@ -57,14 +57,18 @@ const idle = () =>
     else setTimeout(resolve, 0);
   });
 
+function copy(canvas, context) {
+  fit(context.canvas, canvas.width, canvas.height);
+  context.drawImage(canvas, 0, 0);
+}
+
 class Poses {
   turns = true;
   pixelated = false;
   #poses;
   #geometry;
   #drawing;
-  #first = document.createElement("canvas"); // the first frame, which has to be there with the key that brings the pair
-  #ahead = false; // whether it is
+  #kept = new Map(); // frame -> its picture from the first side: the first frame, or all where drawing costs much
   #sheet = null; // in place of all that, should the browser lose what it draws with
   #coming = null;
 
@@ -78,14 +82,16 @@ class Poses {
   /** Draw the first frame ahead. */
   async prepare() {
     await idle();
-    this.#ahead = this.#paint(this.#first.getContext("2d", { alpha: false }), 0, 0, 0);
+    const first = document.createElement("canvas");
+    if (this.#paint(first.getContext("2d", { alpha: false }), 0, 0, 0)) this.#kept.set(0, first);
   }
 
-  /** Between which frames, and how far: whole numbers are what was recorded. */
+  /** Between which frames, and how far: whole numbers are what was recorded, and all there is where drawing costs much. */
   #at(seconds) {
     const at = Math.min(this.frames - 1, Math.max(0, seconds * this.fps));
     const near = Math.round(at);
-    return Math.abs(at - near) < 1e-4 ? near : at;
+    if (Math.abs(at - near) < 1e-4) return near;
+    return this.#drawing.frugal ? Math.floor(at) : at;
   }
 
   picture(seconds, view) {
@@ -100,10 +106,11 @@ class Poses {
       return;
     }
     const at = this.#at(seconds);
-    if (at === 0 && view.straight && this.#ahead) {
-      fit(context.canvas, this.#first.width, this.#first.height);
-      context.drawImage(this.#first, 0, 0);
-    } else if (!this.#paint(context, at, view.turn, view.tilt) && this.#drawing.gone) {
+    const kept = view.straight && this.#kept.get(at);
+    if (kept) copy(kept, context);
+    else if (this.#paint(context, at, view.turn, view.tilt)) {
+      if (this.#drawing.frugal && view.straight) this.#keep(at, context.canvas);
+    } else if (this.#drawing.gone) {
       this.#coming ??= loadDrawn(this.about).then((sheet) => (this.#sheet = sheet), () => setTimeout(() => (this.#coming = null), 5000));
     }
   }
@@ -112,10 +119,14 @@ class Poses {
   #paint(context, at, turn, tilt) {
     const done = this.#drawing.draw(this.#geometry, this.#between(at), turn, tilt);
     if (!done) return false;
-    const { canvas } = this.#drawing;
-    fit(context.canvas, canvas.width, canvas.height);
-    context.drawImage(canvas, 0, 0);
+    copy(this.#drawing.canvas, context);
     return true;
+  }
+
+  #keep(frame, canvas) {
+    const kept = document.createElement("canvas");
+    copy(canvas, kept.getContext("2d", { alpha: false }));
+    this.#kept.set(frame, kept);
   }
 
   /** The numbers of a moment: places go straight from one frame to the next, rotations the shorter way. */
@@ -137,8 +148,8 @@ class Poses {
   }
 
   free() {
-    this.#ahead = false;
-    this.#first.width = this.#first.height = 0; // else it lives until somebody sweeps
+    for (const canvas of this.#kept.values()) canvas.width = canvas.height = 0; // else they live until somebody sweeps
+    this.#kept.clear();
     this.#coming?.then(() => this.#sheet?.free());
   }
 }

@@ -48,8 +48,10 @@ export class Controls {
   }
 
   #toggle() {
-    if (this.reel.playing) this.reel.pause();
-    else this.reel.play();
+    if (this.reel.playing) {
+      this.reel.pause();
+      this.reel.seek(this.reel.time); // what was to be drawn a moment later
+    } else this.reel.play();
     this.#say();
   }
 
