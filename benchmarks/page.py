@@ -1,13 +1,14 @@
 """How soon the next pair is on the screen after the key that answered the last one.
 
-    python benchmarks/page.py [--answers 200] [--quick]
+    python benchmarks/page.py [--answers 200] [--clips sheets] [--quick]
 
-Answers are given by key in Debian's Chromium, headless, on clips of the Hopper (256 pixels, 47 frames), one every 0.8
-seconds, against a real server: with no and with 150 ms of latency on each request, while a busy process holds each
-core, and, for comparison, with a page that fetches a pair only when it needs one. `swap_ms`: from the key's event to
-the first frame of the next pair handed to the screen. Each part also checks that the store has as many answers as there
-were keys, each under a UUID of its own, and none to a pair that had not been on the screen. The last line is a JSON
-object of the figures; `swap_ms_p50` and `swap_ms_p95` are the worse of the two latencies.
+Answers are given by key in Debian's Chromium, headless, on clips of the Hopper (47 frames, as poses that the browser
+draws or as sheets of 256 pixels), one every 0.8 seconds, against a real server: with no and with 150 ms of latency on
+each request, while a busy process holds each core, and, for comparison, with a page that fetches a pair only when it
+needs one. `swap_ms`: from the key's event to the first frame of the next pair handed to the screen. Each part also
+checks that the store has as many answers as there were keys, each under a UUID of its own, and none to a pair that had
+not been on the screen. The last line is a JSON object of the figures; `swap_ms_p50` and `swap_ms_p95` are the worse of
+the two latencies.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 from backflip.envs import TASKS
 from backflip.envs.clips import Clip, draw_segment, save_clip
 from backflip.envs.collect import Collector
+from backflip.envs.poses import pose_segment, save_posed
 from backflip.rundir import RunDir
 from backflip.schema import CHOICES, event, showing
 from backflip.segments import Segments
@@ -86,18 +88,26 @@ CONDITIONS = (
 )
 
 
-def draw(directory: Path, count: int) -> list[str]:
-    """So many clips of a Hopper that does anything, no two of them the same."""
+def behaviour(count: int) -> list[Any]:
+    """The states of so many clips of a Hopper that does anything."""
     rng = np.random.default_rng(0)
     collector = Collector(TASK, 1, 0, filmed=1)
     low, high = collector.action_space.low, collector.action_space.high  # type: ignore[attr-defined]  # a box
-    steps = SEGMENT_STEPS * min(DRAWN, count)
+    steps = SEGMENT_STEPS * count
     states = collector.collect(lambda seen: rng.uniform(low, high, (len(seen), len(low))), steps).states[:, 0]
-    drawn = [draw_segment(TASK, part, len(part)) for part in np.split(states, len(states) // SEGMENT_STEPS)]
-    shifted = [
-        Clip(np.roll(clip.frames, by, axis=0), clip.fps) for by in range(-(-count // len(drawn))) for clip in drawn
-    ]
-    return [save_clip(directory, clip) for clip in shifted[:count]]
+    return np.split(states, count)
+
+
+def draw(directory: Path, count: int, clips: str) -> list[str]:
+    """So many clips, no two of them the same: "poses" or "sheets"."""
+    names: list[str] = []
+    parts = behaviour(min(DRAWN, count))
+    drawn = [draw_segment(TASK, part, len(part)) for part in parts] if clips == "sheets" else []
+    posed = [pose_segment(TASK, part, len(part)) for part in parts] if clips == "poses" else []
+    for by in range(-(-count // len(parts))):
+        names += [save_clip(directory, Clip(np.roll(clip.frames, by, axis=0), clip.fps)) for clip in drawn]
+        names += [save_posed(directory, replace(one, poses=np.roll(one.poses, by, axis=0))) for one in posed if one]
+    return names[:count]
 
 
 def supplied(path: Path, clips: Path, names: list[str]) -> RunDir:
@@ -106,6 +116,8 @@ def supplied(path: Path, clips: Path, names: list[str]) -> RunDir:
     for name in names:
         for file in clips.glob(f"{name}.*"):
             os.link(file, run.clips / file.name)
+    for file in clips.glob("*.geometry.json"):
+        os.link(file, run.clips / file.name)
     n = len(names)
     nothing = Segments(
         ids=np.full(n, -1, np.int64),
@@ -130,7 +142,7 @@ def measure(browser: Browser, condition: Condition, run: RunDir, answers: int, l
     with Served(run, log) as page_server, _busy(os.cpu_count() or 1 if condition.busy else 0):
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         context.set_default_timeout(60_000)
-        context.add_init_script(RECORDER + f"localStorage.setItem('{_guide_read(run)}', '0');")
+        context.add_init_script(RECORDER + f"localStorage.setItem('{guide_read(run)}', '0');")
         page = context.new_page()
         if not condition.prefetch:
             page.route("**/static/queue.js", _without_prefetch)
@@ -192,7 +204,8 @@ def _without_prefetch(route: Route) -> None:
     route.fulfill(response=reply, body=script.replace(AHEAD, ONLY_WHEN_NEEDED))
 
 
-def _guide_read(run: RunDir) -> str:
+def guide_read(run: RunDir) -> str:
+    """Where the browser keeps which guide was read."""
     return f"backflip/{fingerprint(run_token(run))}/read"
 
 
@@ -218,6 +231,7 @@ def main() -> None:
     """Every condition, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=200)
+    parser.add_argument("--clips", choices=("poses", "sheets"), default="poses")
     parser.add_argument("--quick", action="store_true", help="eight answers each")
     options = parser.parse_args()
     answers = 8 if options.quick else options.answers
@@ -226,7 +240,7 @@ def main() -> None:
         begun = time.monotonic()
         clips = Path(folder) / "clips"
         clips.mkdir()
-        names = draw(clips, 2 * (answers + SPARE))
+        names = draw(clips, 2 * (answers + SPARE), options.clips)
         print(f"{len(names)} clips in {time.monotonic() - begun:.0f} s", flush=True)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for number, condition in enumerate(CONDITIONS):
@@ -246,6 +260,7 @@ def main() -> None:
                 "without_prefetch_ms_p50": [one["swap_ms_p50"] for one in without],
                 "without_prefetch_ms_p95": [one["swap_ms_p95"] for one in without],
                 "answers": answers,
+                "clips": options.clips,
                 "parts": list(found.values()),
             }
         )
