@@ -26,7 +26,8 @@ import torch
 from scipy.optimize import brentq
 
 from backflip.lm.kl import k1
-from backflip.lm.models import Batch, Causal, forward, log_probabilities
+from backflip.lm.models import Causal
+from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.small import END
 from backflip.lm.tune import Tuner
 from backflip.loop import one_thread
@@ -80,7 +81,7 @@ class Case:
     def probabilities(self, model: Any, temperature: float) -> Array:
         """log p of every completion [prompts completions]; they sum to 1."""
         with torch.no_grad():
-            logits, _ = forward(model, self.batch)
+            logits = forward(model, self.batch).logits
             log_p, _ = log_probabilities(logits, self.batch.responses, temperature)
         whole = (log_p.double() * self.batch.mask).sum(1).reshape(self.worth.shape).numpy()
         assert np.allclose(np.exp(whole).sum(1), 1, atol=1e-4)

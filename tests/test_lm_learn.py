@@ -8,7 +8,7 @@ import torch
 
 from backflip.lm.kl import exact, k1, k3
 from backflip.lm.learn import Paid, advantages_of_tokens, leave_one_out, sampling_error, token_rewards
-from backflip.lm.models import Batch, forward, log_probabilities
+from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.tune import SamplingError, Tuner
 from backflip.tuning import TuneConfig
 
@@ -80,7 +80,7 @@ class _Dishonest:
     def sample(self, prompts: Any, each: int, key: Any) -> Any:
         batch, _ = self.tuner.sampler.sample(prompts, each, key)
         with torch.no_grad():
-            logits, _ = forward(self.tuner.policy, batch)
+            logits = forward(self.tuner.policy, batch).logits
         if self.top:
             least = logits.topk(self.top, -1).values[..., -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -129,7 +129,7 @@ def test_the_kl_of_an_untouched_policy_is_exactly_0_however_it_is_measured(minia
     batch = tuner.sample(["This film", "I"], 4, (1,)).batch
     with torch.no_grad():
         tables = [
-            log_probabilities(forward(model, batch)[0], batch.responses, 1.0)
+            log_probabilities(forward(model, batch).logits, batch.responses, 1.0)
             for model in (tuner.policy, tuner.original.model)
         ]
     (drawn, table), (original, original_table) = tables
@@ -149,7 +149,7 @@ def _enumerated_kl(tuner: Tuner, prompt: str) -> float:
     batch = Batch(tokens, torch.ones(tokens.shape), responses, mask)
     with torch.no_grad():
         policy, original = (
-            (log_probabilities(forward(model, batch)[0], responses, 1.0)[0] * mask).sum(1).double()
+            (log_probabilities(forward(model, batch).logits, responses, 1.0)[0] * mask).sum(1).double()
             for model in (tuner.policy, tuner.original.model)
         )
     assert float(policy.exp().sum()) == pytest.approx(1, abs=1e-5)

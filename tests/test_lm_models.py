@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from backflip.lm.models import ModelError, adapted, arrays, forward, load, original_of, put_back
+from backflip.lm.models import ModelError, adapted, arrays, load, original_of, put_back
+from backflip.lm.passes import by_transformers, forward
 from backflip.lm.small import fetch, find
 from backflip.lm.tune import Tuner
 from backflip.segments import Array
@@ -82,7 +83,7 @@ def test_text_and_tokens_come_back_and_a_text_ends_at_its_end(miniature: Any) ->
 
 def _logits(model: Any, batch: Any) -> Array:
     with torch.no_grad(), original_of(model):
-        found: Array = forward(model, batch)[0].numpy()
+        found: Array = by_transformers(model, batch).logits.numpy()
     return found
 
 
@@ -105,7 +106,7 @@ def test_learning_moves_the_policy_and_leaves_the_original_as_it_was_loaded(
     assert np.array_equal(_logits(tuner.original.model, batch), before)
     assert np.array_equal(tuner.reader.read(texts).observations, features)
     with torch.no_grad():
-        assert np.abs(forward(tuner.policy, batch)[0].numpy() - before).max() > 0.01
+        assert np.abs(forward(tuner.policy, batch).logits.numpy() - before).max() > 0.01
     assert tuner.sample(["This film"], 4, (9,)).exact_kl > 0
 
     tuner.save(tmp_path)

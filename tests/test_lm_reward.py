@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from backflip.fit import FitConfig, Fitter
-from backflip.lm.models import Batch, ModelError, forward
+from backflip.lm.models import ModelError
+from backflip.lm.passes import Batch, forward
 from backflip.lm.reward import CompletionReward, Read, Reader, combined, joined, load_read, save_read
 from backflip.preferences import Comparisons
 from backflip.reward import Inputs, RewardConfig, RewardEnsemble
@@ -39,9 +40,8 @@ def _from_tokens(reader: Reader, texts: list[Text], with_end: bool) -> Read:
             (torch.arange(batch.mask.shape[1]) < lengths[:, None]).float(),
         )
     with torch.no_grad():
-        _, hidden = forward(reader.original.model, batch, hidden=True)
-    assert hidden is not None
-    return reader.from_hidden(hidden, batch)
+        passed = forward(reader.original.model, batch, hidden=True)
+    return reader.from_passed(passed, batch)
 
 
 @pytest.mark.parametrize("reads", ["completion", "tokens"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backflip.lm.models import Batch, forward, log_probabilities
+from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.sampling import Transformers, padded, up_to_the_end
 
 
@@ -37,7 +37,7 @@ def test_log_p_is_the_models_own_at_the_temperature(miniature: Any) -> None:
     prompts = [miniature.tokens(text) for text in ("This film", "After ten minutes of it", "I")]
     batch, log_p = Transformers(miniature.model, miniature.end, 8, 0.7).sample(prompts, 3, (1,))
     with torch.no_grad():
-        again, _ = log_probabilities(forward(miniature.model, batch)[0], batch.responses, 0.7)
+        again, _ = log_probabilities(forward(miniature.model, batch).logits, batch.responses, 0.7)
     assert log_p.numpy() == pytest.approx((again * batch.mask).numpy(), abs=1e-5)
 
 
@@ -70,20 +70,20 @@ def test_neither_padding_nor_the_others_of_a_batch_change_a_log_probability_or_a
     batch.responses[0, 3:] = miniature.end
     batch.mask[0, 4:] = 0
     with torch.no_grad():
-        logits, hidden = forward(miniature.model, batch, hidden=True)
-        whole, _ = log_probabilities(logits, batch.responses, 1.0)
-        assert hidden is not None
+        expected = forward(miniature.model, batch, hidden=True)
+        whole, _ = log_probabilities(expected.logits, batch.responses, 1.0)
+        assert expected.after is not None
         for i in range(0, len(batch), together):
             some = batch[i : i + together]
             for one in (some, _wider(some, 3, 2, miniature.end)):
-                logits, states = forward(miniature.model, one, hidden=True)
+                passed = forward(miniature.model, one, hidden=True)
                 t = some.responses.shape[1]
-                found, _ = log_probabilities(logits[:, :t], some.responses, 1.0)
-                assert states is not None
+                found, _ = log_probabilities(passed.logits[:, :t], some.responses, 1.0)
+                assert passed.after is not None
                 counts = some.mask > 0
                 assert found[counts].numpy() == pytest.approx(whole[i : i + together][counts].numpy(), abs=1e-5)
-                last, expected = states[-1][:, -one.responses.shape[1] :][:, :t], hidden[-1][i : i + together, -t:]
-                assert last[counts].numpy() == pytest.approx(expected[counts].numpy(), abs=1e-4)
+                last, wanted = passed.after[:, :t], expected.after[i : i + together]
+                assert last[counts].numpy() == pytest.approx(wanted[counts].numpy(), abs=1e-4)
 
 
 def _wider(batch: Batch, left: int, right: int, filler: int) -> Batch:

@@ -160,12 +160,12 @@ def test_a_draw_is_named_by_its_key_and_prompts_do_not_share_it(model: Path, ser
 
 
 def test_log_probabilities_are_the_policy_s_own(model: Path, server: Server, tmp_path: Path) -> None:
-    from backflip.lm.models import forward, log_probabilities
+    from backflip.lm.passes import forward, log_probabilities
 
     with listening(server) as url:
         found = tuner(model, url, tmp_path)
         sampled = found.sample(PROMPTS, 3, [1])
-    logits, _ = forward(found.policy, sampled.batch)
+    logits = forward(found.policy, sampled.batch).logits
     expected, _ = log_probabilities(logits, sampled.batch.responses, 1.0)
     torch.testing.assert_close(sampled.log_p, expected.detach() * sampled.batch.mask, atol=1e-4, rtol=1e-4)
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from backflip.lm.models import Batch, forward, log_probabilities
+from backflip.lm.passes import Batch, forward, log_p_of
 from backflip.policies.advantages import clipped_loss, generalised_advantages
 from backflip.tuning import TuneConfig
 
@@ -68,8 +68,7 @@ class RLOO:
         surprise = 0.0
         for i in range(0, len(batch), config.micro_batch):
             some = slice(i, i + config.micro_batch)
-            logits, _ = forward(self.model, batch[some])
-            log_p, _ = log_probabilities(logits, batch.responses[some], config.temperature)
+            log_p = log_p_of(forward(self.model, batch[some]).logits, batch.responses[some], config.temperature)
             mask = batch.mask[some]
             loss = -(advantages[some] * (log_p * mask).sum(1)).sum() / len(batch)
             torch.autograd.backward(loss)
@@ -150,12 +149,10 @@ class TokenPPO(RLOO):
         }
 
     def _outputs(self, batch: Batch) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t"]]:
-        logits, hidden = forward(self.model, batch, hidden=True)
-        assert hidden is not None
-        log_p, _ = log_probabilities(logits, batch.responses, self.config.temperature)
-        t = batch.responses.shape[1]
-        values = hidden[-1][:, -t - 1 : -1].float() @ self.value_weights + self.value_bias
-        return log_p, values
+        passed = forward(self.model, batch, hidden=True)
+        assert passed.before is not None
+        values = passed.before.float() @ self.value_weights + self.value_bias
+        return log_p_of(passed.logits, batch.responses, self.config.temperature), values
 
     @staticmethod
     def _slices(n: int, size: int) -> list[slice]:

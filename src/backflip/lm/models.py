@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 from backflip.segments import Array
 
@@ -167,53 +165,6 @@ def original_of(policy: Any) -> Iterator[None]:
             yield
     else:
         yield
-
-
-@dataclass(frozen=True)
-class Batch:
-    """n completions with their prompts: prompts padded at the left, completions at the right."""
-
-    prompts: Int64[Tensor, "n p"]
-    prompt_mask: Float[Tensor, "n p"]
-    responses: Int64[Tensor, "n t"]
-    mask: Float[Tensor, "n t"]
-    """1 for the tokens of a completion, the one that ends it included."""
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def __getitem__(self, index: Any) -> "Batch":
-        """Some of them."""
-        return Batch(self.prompts[index], self.prompt_mask[index], self.responses[index], self.mask[index])
-
-
-def positions(mask: Float[Tensor, "n s"]) -> Int64[Tensor, "n s"]:
-    """The position of each token, counted from the first that is not padding."""
-    return (mask.long().cumsum(1) - 1).clamp_(min=0)
-
-
-def forward(model: Any, batch: Batch, hidden: bool = False) -> tuple[Float[Tensor, "n t v"], tuple[Tensor, ...] | None]:
-    """Logits of each token of the completions, before it is known, and if asked all hidden states [n p+t h]."""
-    tokens = torch.cat([batch.prompts, batch.responses], 1)
-    mask = torch.cat([batch.prompt_mask, batch.mask], 1)
-    t = batch.responses.shape[1]
-    out = model(
-        input_ids=tokens,
-        attention_mask=mask.long(),
-        position_ids=positions(mask),
-        use_cache=False,
-        output_hidden_states=hidden,
-        logits_to_keep=t + 1,
-    )
-    return out.logits[:, -t - 1 : -1], out.hidden_states if hidden else None
-
-
-def log_probabilities(
-    logits: Float[Tensor, "n t v"], responses: Int64[Tensor, "n t"], temperature: float
-) -> tuple[Float[Tensor, "n t"], Float[Tensor, "n t v"]]:
-    """log π of the tokens that were drawn, and of the whole vocabulary."""
-    table = torch.log_softmax(logits.float() / temperature, -1)
-    return table.gather(2, responses[..., None])[..., 0], table
 
 
 def arrays(model: Any) -> dict[str, Array]:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from backflip.lm.models import Batch, Causal, ModelError, forward, original_of
+from backflip.lm.models import Causal, ModelError, original_of
+from backflip.lm.passes import Batch, Passed, forward
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
 from backflip.segments import Array
@@ -63,11 +64,12 @@ class Reader:
         """Numbers d in one step."""
         return self.encoder.width if self.encoder else 2 * self.original.width
 
-    def from_hidden(self, hidden: tuple[Tensor, ...], batch: Batch) -> Read:
-        """Features of completions whose way through the original is known."""
-        t = batch.responses.shape[1]
+    def from_passed(self, passed: Passed, batch: Batch) -> Read:
+        """Features of completions that went through the original."""
+        assert passed.embedded is not None
+        assert passed.after is not None
         mask = read_mask(batch, self.original.end)
-        states = torch.cat([hidden[0][:, -t:], hidden[-1][:, -t:]], -1).float()
+        states = torch.cat([passed.embedded, passed.after], -1).float()
         lengths = mask.sum(1)
         if self.config.reads == "tokens":
             return Read((states * mask[..., None]).numpy(), lengths.clamp(min=1).long().numpy())
@@ -84,9 +86,8 @@ class Reader:
         for i in range(0, len(texts), c.micro_batch):
             batch = self.batch(texts[i : i + c.micro_batch])
             with original_of(source.model):
-                _, hidden = forward(source.model, batch, hidden=True)
-            assert hidden is not None
-            parts.append(self.from_hidden(hidden, batch))
+                passed = forward(source.model, batch, hidden=True)
+            parts.append(self.from_passed(passed, batch))
         return joined(parts)
 
     def batch(self, texts: Sequence[Text]) -> Batch:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from backflip.lm.models import Batch, positions
+from backflip.lm.llama import Decoder, is_llama, positions
+from backflip.lm.passes import Batch
 
 
 @runtime_checkable
@@ -48,7 +49,7 @@ MOST_KEPT = 50_000_000
 class Transformers:
     """Samples with the model that is tuned: no temperature but the given, no top-k, no top-p, no penalties.
 
-    A loop of our own around the model's cache, since `generate` follows whatever a model's generation_config says.
+    A loop of our own, since `generate` follows whatever a model's generation_config says.
     """
 
     def __init__(self, model: Any, end: int, tokens: int, temperature: float, together: int = 64) -> None:
@@ -83,53 +84,73 @@ class Transformers:
         self.tables = torch.cat([table for table in tables if table is not None]) if all_there(tables) else None
         repeated = tokens.repeat_interleave(each, 0), prompt_mask.repeat_interleave(each, 0)
         mask = up_to_the_end(responses, self.end)
-        return Batch(*repeated, responses, mask), log_p * mask
+        return Batch(*repeated, responses, mask, each), log_p * mask
 
     def _complete(
         self, tokens: Int64[Tensor, "n p"], prompt_mask: Float[Tensor, "n p"], each: int, generator: torch.Generator
     ) -> tuple[Int64[Tensor, "m t"], Float[Tensor, "m t"], Float[Tensor, "m t v"] | None]:
+        decoder = Decoder(self.model) if is_llama(self.model) else Cached(self.model)
+        logits = decoder.begin(tokens, prompt_mask, each, self.tokens)
+        n, most = len(logits), self.tokens
+        chances = torch.rand(most, n, 1, generator=generator)
+        responses, log_p = torch.full((n, most), self.end), torch.zeros(n, most)
+        tables = torch.zeros(n, most, logits.shape[1]) if logits.numel() * most <= MOST_KEPT else None
+        ended = torch.zeros(n, 1, dtype=torch.bool)
+        for t in range(most):
+            table = torch.log_softmax(logits.float() / self.temperature, -1)
+            token = drawn(table, chances[t]).masked_fill_(ended, self.end)
+            responses[:, t : t + 1], log_p[:, t : t + 1] = token, table.gather(1, token)
+            if tables is not None:
+                tables[:, t] = table
+            ended |= token == self.end
+            if t + 1 == most or bool(ended.all()):
+                break
+            logits = decoder.step(token)
+        return responses, log_p, tables
+
+
+class Cached:
+    """Completions of prompts, a token after the other, by any model that transformers has."""
+
+    def __init__(self, model: Any) -> None:
         from transformers import DynamicCache
 
-        cache = DynamicCache()
-        mask = prompt_mask.long()
+        self.model, self.cache = model, DynamicCache()
+
+    def begin(
+        self, prompts: Int64[Tensor, "n p"], prompt_mask: Float[Tensor, "n p"], each: int, tokens: int
+    ) -> Float[Tensor, "m v"]:
+        """Logits of the first token of `each` completions of every prompt, of which none has more than `tokens`."""
+        del tokens  # the cache grows
+        place = positions(prompt_mask)
+        logits = self._step(prompts, prompt_mask.long(), place)
+        self.cache.batch_repeat_interleave(each)
+        self.mask, self.place = (part.repeat_interleave(each, 0) for part in (prompt_mask.long(), place[:, -1:]))
+        return logits.repeat_interleave(each, 0)
+
+    def step(self, tokens: Int64[Tensor, "m 1"]) -> Float[Tensor, "m v"]:
+        """Logits of the tokens after these."""
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+        self.place = self.place + 1
+        return self._step(tokens, self.mask, self.place)
+
+    def _step(self, tokens: Tensor, mask: Tensor, place: Tensor) -> Tensor:
         out = self.model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=positions(prompt_mask),
-            past_key_values=cache,
+            position_ids=place,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        cache.batch_repeat_interleave(each)
-        logits, mask = out.logits[:, -1].repeat_interleave(each, 0), mask.repeat_interleave(each, 0)
-        place = positions(prompt_mask)[:, -1:].repeat_interleave(each, 0)
-        drawn, log_p, tables = [], [], []
-        keep = logits.numel() * self.tokens <= MOST_KEPT
-        ended = torch.zeros(len(mask), dtype=torch.bool)
-        for t in range(self.tokens):
-            table = torch.log_softmax(logits.float() / self.temperature, -1)
-            token = torch.multinomial(table.exp(), 1, generator=generator)
-            token = torch.where(ended[:, None], self.end, token)
-            drawn.append(token)
-            log_p.append(table.gather(1, token))
-            if keep:
-                tables.append(table)
-            ended = ended | (token[:, 0] == self.end)
-            if t + 1 == self.tokens or bool(ended.all()):
-                break
-            mask = torch.cat([mask, torch.ones_like(token)], 1)
-            place = place + 1
-            logits = self.model(
-                input_ids=token, attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
-            ).logits[:, -1]
-        missing = self.tokens - len(drawn)
-        responses, chances = torch.cat(drawn, 1), torch.cat(log_p, 1)
-        if missing:
-            responses = torch.nn.functional.pad(responses, (0, missing), value=self.end)
-            chances = torch.nn.functional.pad(chances, (0, missing))
-        if not keep:
-            return responses, chances, None
-        return responses, chances, torch.nn.functional.pad(torch.stack(tables, 1), (0, 0, 0, missing))
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+
+def drawn(log_p: Float[Tensor, "n v"], chance: Float[Tensor, "n 1"]) -> Int64[Tensor, "n 1"]:
+    """One token a row as its log-probabilities say: the first up to which they sum to more than a chance in [0, 1)."""
+    sums = log_p.double().exp_().cumsum(1)
+    return torch.searchsorted(sums, chance * sums[:, -1:], right=True)
 
 
 def all_there(tables: Sequence[object]) -> bool:

@@ -15,18 +15,8 @@ from torch import Tensor
 from backflip.files import load_arrays, save_arrays, write_whole
 from backflip.lm.kl import controller, exact, k1, k3
 from backflip.lm.learn import RLOO, Paid, TokenPPO
-from backflip.lm.models import (
-    Batch,
-    Causal,
-    ModelError,
-    adapted,
-    arrays,
-    fingerprint,
-    forward,
-    log_probabilities,
-    original_of,
-    put_back,
-)
+from backflip.lm.models import Causal, ModelError, adapted, arrays, fingerprint, original_of, put_back
+from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, save_read
 from backflip.lm.sampling import Sampler, Transformers
 from backflip.lm.small import find
@@ -110,15 +100,15 @@ class Tuner:
         for i in range(0, len(batch), self.config.micro_batch):
             some = batch[i : i + self.config.micro_batch]
             with original_of(self.original.model):
-                logits, hidden = forward(self.original.model, some, hidden=not self.config.encoder)
-            drawn, table = log_probabilities(logits, some.responses, self.config.temperature)
+                passed = forward(self.original.model, some, hidden=not self.config.encoder)
+            drawn, table = log_probabilities(passed.logits, some.responses, self.config.temperature)
             parts.append(drawn * some.mask)
-            if hidden is not None:
-                reads.append(self.reader.from_hidden(hidden, some))
+            if not self.config.encoder:
+                reads.append(self.reader.from_passed(passed, some))
             if self.completions == 0:
                 continue  # the policy is the original
             if tables is None:
-                now, _ = forward(self.policy, some)
+                now = forward(self.policy, some).logits
                 _, of_policy = log_probabilities(now, some.responses, self.config.temperature)
             else:  # known since they were drawn
                 of_policy = tables[i : i + self.config.micro_batch]

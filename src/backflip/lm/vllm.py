@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from backflip.lm.models import Batch, ModelError
+from backflip.lm.models import ModelError
+from backflip.lm.passes import Batch
 from backflip.lm.sampling import Sampler, padded, seed_of
 from backflip.tuning import TuneConfig
 
@@ -78,7 +79,7 @@ class VLLM:
             log_p[row, : len(tokens)] = torch.tensor(chances)
             mask[row, : len(tokens)] = 1
         whole, prompt_mask = (part.repeat_interleave(each, 0) for part in padded(prompts, self.end))
-        return Batch(whole, prompt_mask, responses, mask), log_p
+        return Batch(whole, prompt_mask, responses, mask, each), log_p
 
     def _complete(self, prompt: list[int], each: int, seed: int) -> list[tuple[list[int], list[float]]]:
         """Tokens and their log-probabilities of some completions of a prompt."""
