@@ -237,7 +237,7 @@ class _Normed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         shrink = (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(eps).rsqrt_()
-        y = x * shrink
+        y: Tensor = x * shrink
         ctx.save_for_backward(y, shrink)
         return y
 
