@@ -56,3 +56,13 @@ def test_quotas_and_names_that_do_not_exist_are_refused(store: Store) -> None:
         store.revoke("ben")
     assert store.admitted("") is None
     assert store.admitted("\ud800") is None
+
+
+def test_nobody_is_invited_by_the_name_of_a_teacher_that_is_a_program(store: Store) -> None:
+    from backflip.settings import JUDGE, PEOPLE, SCRIPTED
+    from backflip.teachers.oracle import FALLIBLE
+
+    for name in (JUDGE, PEOPLE, SCRIPTED, *FALLIBLE, "Oracle"):
+        with pytest.raises(StoreError, match="the name of a teacher that is a program; choose another name"):
+            store.invite(name)
+    assert store.accounts() == []

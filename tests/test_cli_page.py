@@ -100,6 +100,7 @@ def test_annotators_are_listed_with_what_they_gave(
 
 def test_what_cannot_be_is_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "whoever started the run" in refused(capsys, "invite", run, "you")
+    assert "'Judge' is the name of a teacher that is a program" in refused(capsys, "invite", run, "Judge")
     assert "cannot be a name" in refused(capsys, "invite", run, " ana")
     assert "a quota of 0" in refused(capsys, "invite", run, "ana", "--quota", 0)
     assert "not the address of a page" in refused(capsys, "invite", run, "ana", "--address", "label.example.org")

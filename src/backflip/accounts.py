@@ -14,6 +14,8 @@ Role = Literal["label", "view", "admin"]
 """label: answers queries. view: watches the run. admin: both, and invites others, changes instructions and answers."""
 OWNER = "you"
 """Under which name whoever started the run answers; nobody else can be invited by it."""
+OF_TEACHERS = frozenset({"judge", "scripted", "oracle", "stochastic", "mistake", "skip", "myopic", "equal", "people"})
+"""Under these names programs answer; an account of such a name would pass for one."""
 LONGEST_NAME = 60
 LONGEST_INSTRUCTION = 8000
 
@@ -51,6 +53,8 @@ def invite(c: sa.Connection, now: float, name: str, role: Role, quota: int | Non
         raise StoreError(f"{name!r} cannot be a name; use 1 to {LONGEST_NAME} printable characters")
     if name == OWNER:
         raise StoreError(f"{name!r} is whoever started the run; choose another name")
+    if name.lower() in OF_TEACHERS:
+        raise StoreError(f"{name!r} is the name of a teacher that is a program; choose another name")
     if quota is not None and quota < 1:
         raise StoreError(f"a quota of {quota} answers cannot be; leave it out for no bound")
     token = secrets.token_urlsafe(32)
