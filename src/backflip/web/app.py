@@ -264,10 +264,13 @@ def report(here: Here, visitor: Visitor, since: Annotated[int, InAddress(ge=0, l
     """How the run is doing, with the measurements since a position that an earlier report gave."""
     reset = since > here.run.metrics_position()
     lines, position = here.run.metrics(0 if reset else since)
+    with here.store.reading() as c:
+        texts = browsing.are_texts(c)
     return m.Report(
         run=here.name,
         name=here.run.path.absolute().name,
         settings=here.settings,
+        kind="texts" if texts else "films",
         created=here.run.config.get("created", 0.0),
         now=_now(here.run),
         counts=_counts(here.store),

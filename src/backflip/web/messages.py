@@ -362,6 +362,7 @@ class Report(BaseModel):
     run: str
     name: str
     settings: Settings
+    kind: Literal["films", "texts"]
     created: float
     now: Now
     counts: Counts

@@ -1,5 +1,6 @@
 // Clips: what r̂ pays most and least, where its members disagree, what is new; each moves while one looks at it.
 
+import { isText } from "../texts.js";
 import { amount, isNumber, many } from "../words.js";
 import { Closeup } from "./closeup.js";
 import { Pager, button, choiceOf, element, tell } from "./elements.js";
@@ -68,7 +69,7 @@ export class Gallery {
     this.pager.show(found.page, found.pages);
     this.empty.hidden = found.clips.length > 0;
     tell(this.empty, EMPTY[this.order] ?? (found.steps === null ? EMPTY.newest : found.version === null ? NO_REWARD : "No clip of these steps has an r̂ yet."));
-    tell(this.about, found.total ? `${many(found.total, "clip")}${isNumber(found.version) ? ` · by r̂ #${found.version}` : ""}` : "");
+    tell(this.about, found.total ? `${many(found.total, found.clips.some(({ clip }) => clip && isText(clip)) ? "completion" : "clip")}${isNumber(found.version) ? ` · by r̂ #${found.version}` : ""}` : "");
     if (found.steps !== null) {
       this.from.placeholder = amount(found.steps[0]);
       this.to.placeholder = amount(found.steps[1]);

@@ -1,5 +1,6 @@
 // Pairs: what people said and r̂ had predicted, greatest surprises first; admins put right what was wrong.
 
+import { isText } from "../texts.js";
 import { amount, choiceName, duration, isNumber, many } from "../words.js";
 import { Pager, button, choiceOf, element, tell } from "./elements.js";
 import { Film, Reel, playOver } from "./films.js";
@@ -104,11 +105,12 @@ export class PairList {
     if (isNumber(this.now)) facts.push(`${duration(Math.max(0, this.now - pair.at))} ago`);
     element("p", "hint", words, facts.join(" · "));
     if (pair.gold !== null) element("p", "gold", words, `gold: ${choiceName(pair.gold)}${pair.gold_why ? `, ${pair.gold_why}` : ""}`);
-    const open = button(words, pair.left && pair.right ? "watch" : "look closer", () => {
+    const verb = [pair.left, pair.right].some((clip) => clip && isText(clip)) ? "read" : "watch";
+    const open = button(words, pair.left && pair.right ? verb : "look closer", () => {
       reel.stop();
       this.view.open(pair);
     });
-    open.setAttribute("aria-label", `Watch pair ${pair.query}`);
+    open.setAttribute("aria-label", `${verb[0].toUpperCase()}${verb.slice(1)} pair ${pair.query}`);
     return reel;
   }
 }

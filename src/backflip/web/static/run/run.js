@@ -99,7 +99,11 @@ class Page {
     byId("state").dataset.kind = kind;
   }
 
-  #drawHeader({ settings, name, now, created }) {
+  #drawHeader({ settings, name, now, created, kind }) {
+    if (kind === "texts") {
+      tell(byId("tab-clips"), "Completions");
+      tell(byId("alarm-clips"), "The completions that r̂ pays most");
+    }
     tell(byId("task"), settings.task || name);
     tell(byId("name"), [name === settings.task ? "" : name, isNumber(settings.seed) ? `seed ${settings.seed}` : ""].filter(Boolean).join(" · "));
     document.title = `${settings.task || name} · the run`;
