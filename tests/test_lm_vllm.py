@@ -118,13 +118,21 @@ def server(model: Path) -> Server:
     return Server(model)
 
 
-def tuner(model: Path, url: str, folder: Path, rank: int = 0) -> Any:
+def tuner(model: Path, url: str, folder: Path, rank: int = 0, algorithm: Any = "rloo") -> Any:
     from backflip.lm.models import load
     from backflip.lm.tune import Tuner
     from backflip.lm.vllm import server_of
     from backflip.tuning import TuneConfig
 
-    config = TuneConfig(str(model), completions=3, response_tokens=8, learning_rate=3e-2, lora_rank=rank, sampler=url)
+    config = TuneConfig(
+        str(model),
+        algorithm=algorithm,
+        completions=3,
+        response_tokens=8,
+        learning_rate=3e-2,
+        lora_rank=rank,
+        sampler=url,
+    )
     causal = load(str(model))
     return Tuner(causal, config, 0, server_of(config, causal.end, folder))
 
@@ -216,6 +224,37 @@ def test_a_server_that_answers_otherwise_is_refused(
         tuner(model, url, tmp_path).sample(PROMPTS, 3, [1])
 
 
+def test_ppo_learns_from_a_server_and_finds_out_one_that_samples_otherwise(
+    model: Path, server: Server, tmp_path: Path
+) -> None:
+    from backflip.lm.tune import SamplingError
+
+    with listening(server) as url:
+        found = tuner(model, url, tmp_path, algorithm="ppo")
+        learned(found, 2)
+        assert found.sample(PROMPTS, 3, [2]).exact_kl > 1e-3
+        server.heat = 0.7
+        with pytest.raises(SamplingError, match="other probabilities"):
+            learned(found, 1)
+
+
+def test_the_command_line_names_the_server_and_writes_nothing_where_none_answers(
+    model: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from backflip import cli
+
+    options = ["--model", str(model), "--teacher", "oracle", "--labels", "8", "--steps", "64", "--mode", "in_turn"]
+    nobody = ["train", "descriptive", *options, "--run", str(tmp_path / "none"), "--sampler", "http://127.0.0.1:9"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(nobody)
+    assert ended.value.code == 2
+    assert "http://127.0.0.1:9 does not answer" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "none").exists()
+    with listening(server) as url:
+        cli.main([*nobody[:-3], str(tmp_path / "run"), "--sampler", url])
+    assert sum(path == "/v1/completions" for path, _ in server.asked) >= 64 // 4
+
+
 def test_where_nobody_listens_is_said(model: Path, tmp_path: Path) -> None:
     from backflip.lm.vllm import SamplerError
 
@@ -239,5 +278,3 @@ def test_an_address_is_checked_before_anything_begins(model: Path) -> None:
     config = TuneConfig(str(model))
     with pytest.raises(ValueError, match="address of a server"):
         replace(config, sampler="127.0.0.1:8000")
-    with pytest.raises(ValueError, match="must be rloo"):
-        replace(config, sampler="http://127.0.0.1:8000", algorithm="ppo")

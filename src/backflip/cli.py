@@ -93,6 +93,7 @@ def train(
     prompts: Annotated[Path | None, File] = None,
     question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
     kl_target: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None,
+    sampler: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
     port: Annotated[int | None, Number] = None,
     browser: bool = True,
 ) -> None:
@@ -120,6 +121,7 @@ def train(
         prompts: text tasks: a file with a prompt a line, instead of the task's own.
         question: text tasks: what people are asked, instead of the task's own question.
         kl_target: text tasks: nats of KL to the original that a completion may cost; by default 6.
+        sampler: text tasks: a vLLM server that samples (docs/language_models_scale.md); by default this machine does.
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
     """
@@ -143,6 +145,7 @@ def train(
         "prompts": None if prompts is None else str(prompts.absolute()),
         "question": question,
         "kl_target": kl_target,
+        "sampler": sampler,
     }
     if like:
         if preset:
@@ -235,7 +238,7 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
         out.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     if settings.tune:
-        make_ready(settings.tune.model)
+        make_ready(settings.tune)
     beside: dict[str, Any] = {}
     finished = False
     with ending(interrupt=listening is None) as ended, suppress(KeyboardInterrupt):

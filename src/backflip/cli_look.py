@@ -3,13 +3,16 @@
 from dataclasses import asdict
 from json import dumps as to_json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
 from backflip.rundir import RunDir
 from backflip.terminal import File, Run, Unusable, out, settings_of
+
+if TYPE_CHECKING:
+    from backflip.tuning import TuneConfig
 
 
 def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, File] = None, json: bool = False) -> None:
@@ -119,12 +122,17 @@ def doctor(database: Annotated[str | None, tyro.conf.arg(metavar="URL", help_beh
         raise SystemExit(1)
 
 
-def make_ready(model: str) -> None:
-    """Train a small language model that is wanted and not there yet; say so, since it takes minutes."""
-    from backflip.lm.small import SMALL, find
+def make_ready(config: "TuneConfig") -> None:
+    """See that the server that samples answers; train a small language model that is wanted and not there yet.
 
-    if model in SMALL:
-        find(model, _say)
+    That is said, since it takes minutes.
+    """
+    from backflip.lm.small import SMALL, find
+    from backflip.lm.vllm import must_answer
+
+    must_answer(config)
+    if config.model in SMALL:
+        find(config.model, _say)
 
 
 def _say(sentence: str) -> None:

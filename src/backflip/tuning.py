@@ -82,11 +82,6 @@ class TuneConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         if self.sampler is not None and not self.sampler.startswith(("http://", "https://")):
             raise ValueError(f"sampler is {self.sampler!r}; it is the address of a server: http://127.0.0.1:8000")
-        if self.sampler is not None and self.algorithm != "rloo":
-            raise ValueError(
-                f"algorithm is {self.algorithm!r}; where a server samples it must be rloo, which sees whether "
-                "completions follow the policy's own probabilities"
-            )
         if self.lora_rank is not None and self.lora_rank < 0:
             raise ValueError(f"lora_rank is {self.lora_rank}; it is 0 (all weights) or more")
 

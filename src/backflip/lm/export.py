@@ -13,7 +13,7 @@ from backflip.exchange.bundle import ExchangeError
 from backflip.exchange.card import Findings, findings
 from backflip.exchange.episodes import new_folder
 from backflip.files import DamagedFile, load_arrays
-from backflip.lm.models import Causal, ModelError, adapted, put_back
+from backflip.lm.models import Causal, ModelError, adapted, put_back, quiet
 from backflip.lm.small import SMALL, SMOL, find, home
 from backflip.rundir import RunDir
 from backflip.settings import JUDGE, SCRIPTED, Settings
@@ -74,8 +74,9 @@ def export_model(run: RunDir, folder: Path, licence: str = UNKNOWN) -> list[Path
     with closing(run.store()) as store:
         told = _told(run, store, settings)
     with new_folder(folder) as temporary:
-        causal.model.save_pretrained(temporary)
-        causal.tokenizer.save_pretrained(temporary)
+        with quiet():
+            causal.model.save_pretrained(temporary)
+            causal.tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(page(told, licence), encoding="utf-8")
     return sorted(folder.iterdir())
 

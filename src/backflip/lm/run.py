@@ -83,6 +83,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         RunError: the directory cannot be made.
     """
     from backflip.lm.small import must_be_there
+    from backflip.lm.vllm import must_answer
 
     config = settings.tune
     assert config is not None
@@ -95,5 +96,6 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
             raise TaskError(f"nothing stands in for people's taste in the task {task.name}; use --teacher {PEOPLE}")
         task.gold([])
     must_be_there(config.model)
+    must_answer(config)
     name = f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from backflip.lm.models import ModelError
+from backflip.lm.models import ModelError, quiet
 from backflip.lm.passes import Batch
 from backflip.lm.sampling import Sampler, padded, seed_of
 from backflip.tuning import TuneConfig
@@ -27,6 +27,8 @@ from backflip.tuning import TuneConfig
 KEY = "BACKFLIP_SAMPLER_KEY"
 """Environment variable with the server's --api-key, if it has one."""
 REQUEST_SECONDS = 600.0
+WAIT_SECONDS = 10.0
+"""For the list of a server's models, before a run begins."""
 AT_ONCE = 32
 """Requests under way together; the server makes batches of them."""
 LONGEST_WHY = 300
@@ -135,14 +137,15 @@ class VLLM:
 
     def _send(self) -> None:
         if not self.name:
-            self.name = self._base()
+            self.name = self.base(REQUEST_SECONDS)
         if self._new is None:
             return
         model, self._new = self._new, None
         place = self.folder / uuid.uuid4().hex[:12]
         place.mkdir(parents=True)
         try:
-            model.save_pretrained(place)
+            with quiet():
+                model.save_pretrained(place)
             if hasattr(model, "peft_config"):
                 self._send_adapter(place)
             else:
@@ -158,22 +161,27 @@ class VLLM:
         if old:
             self._post("/v1/unload_lora_adapter", {"lora_name": old})
 
-    def _base(self) -> str:
+    def base(self, seconds: float) -> str:
+        """Under which name the server knows the model that it was started with.
+
+        Raises:
+            SamplerError: it does not answer within so many seconds, or has no model.
+        """
         try:
-            return str(self._asked("/v1/models", None, "GET")["data"][0]["id"])
+            return str(self._asked("/v1/models", None, "GET", seconds)["data"][0]["id"])
         except (LookupError, TypeError) as error:
             raise SamplerError(f"{self.url} lists no model; start it with: vllm serve MODEL") from error
 
     def _post(self, path: str, content: Any) -> Any:
         return self._asked(path, None if content is None else json.dumps(content).encode(), "POST")
 
-    def _asked(self, path: str, body: bytes | None, method: str) -> Any:
+    def _asked(self, path: str, body: bytes | None, method: str, seconds: float = REQUEST_SECONDS) -> Any:
         headers = {"Content-Type": "application/json", "User-Agent": "backflip"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 (see TuneConfig)
         try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as reply:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
                 content = reply.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -194,6 +202,16 @@ def _hint(path: str) -> str:
     if path == "/v1/completions":
         return "see what vLLM says on its terminal"
     return "start vLLM with VLLM_SERVER_DEV_MODE=1, where weights can be exchanged, or tune adapters: lora_rank 16"
+
+
+def must_answer(config: TuneConfig) -> None:
+    """See that the server that is to sample, if one was named, is there and has a model.
+
+    Raises:
+        SamplerError: it does not answer, or has none.
+    """
+    if config.sampler is not None:
+        VLLM(config.sampler, 0, 1, 1.0, Path()).base(WAIT_SECONDS)
 
 
 def server_of(config: TuneConfig, end: int, folder: Path) -> Sampler | None:
