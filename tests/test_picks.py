@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from backflip.picks import pick
+from backflip.picks import among, pick
 from backflip.preferences import Choice, Preference
 from backflip.segments import Segments
 from backflip.store import Store, StoreError, new_uuid
@@ -102,3 +102,36 @@ def test_texts_of_different_prompts_are_refused(store: Store, make_segments: Cal
         picked(store, new_uuid(), ids, ids[0])
     again = store.add(texts).tolist()
     assert len(picked(store, new_uuid(), [*ids[:3], again[0]], ids[1])) == 3, "a prompt that was cut is the same prompt"
+
+
+def _written(store: Store, prompts: list[str], moment: int) -> list[int]:
+    n = len(prompts)
+    segments = Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=np.zeros((n, 1, 3), np.float32),
+        actions=np.zeros((n, 1, 0), np.float32),
+        true_rewards=np.zeros((n, 1), np.float32),
+        states=pack_texts([Text(prompt, f" {i}") for i, prompt in enumerate(prompts)], 1, 60),
+        policy_steps=np.full(n, moment, np.int64),
+        lengths=np.ones(n, np.int64),
+    )
+    found: list[int] = store.add(segments).tolist()
+    return found
+
+
+def test_fours_are_of_one_prompt_and_moment_newest_first_and_gone_once_judged(store: Store) -> None:
+    with store.reading() as c:
+        assert among(c, 100) == []
+    first = _written(store, ["A"] * 4 + ["B"] * 3, 0)
+    second = _written(store, ["B"] + ["A"] * 5, 64)
+    with store.reading() as c:
+        assert among(c, 100) == [second[1:5], first[:4]]
+    picked(store, new_uuid(), second[1:5], second[3])
+    with store.reading() as c:
+        assert among(c, 100) == [first[:4]]
+        assert among(c, 5) == []
+
+
+def test_clips_are_no_fours(store: Store, four: list[int]) -> None:
+    with store.reading() as c:
+        assert among(c, 100) == []

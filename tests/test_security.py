@@ -46,6 +46,10 @@ ROUTES: dict[str, tuple[str, Role | None]] = {
     "/api/skip": ("/api/skip", "label"),
     "/api/flag": ("/api/flag", "label"),
     "/api/undo": ("/api/undo", "label"),
+    "/pick": ("/pick", "label"),
+    "/api/four": ("/api/four", "label"),
+    "/api/pick": ("/api/pick", "label"),
+    "/api/unpick": ("/api/unpick", "label"),
     "/api/instruction": ("/api/instruction", None),
     "/api/run": ("/api/run", "view"),
     "/api/annotators": ("/api/annotators", "view"),
@@ -65,11 +69,22 @@ ROUTES: dict[str, tuple[str, Role | None]] = {
 }
 """Every route there is, an address that it answers, and whom it answers (None: everybody with a token)."""
 CHANGES = [
-    "/api/sheets",
-    *(
-        f"/api/{name}"
-        for name in ("answer", "skip", "flag", "undo", "invite", "revoke", "instruct", "gold", "exclude", "relabel")
-    ),
+    f"/api/{name}"
+    for name in (
+        "answer",
+        "skip",
+        "flag",
+        "undo",
+        "sheets",
+        "pick",
+        "unpick",
+        "invite",
+        "revoke",
+        "instruct",
+        "gold",
+        "exclude",
+        "relabel",
+    )
 ]
 ADDRESSES = [address for address, _ in ROUTES.values()]
 PATHS = [

@@ -87,6 +87,7 @@ def train(
     repeats: Annotated[float | None, Share] = None,
     gold: Annotated[float | None, Share] = None,
     clips: Annotated[Clips | None, Drawn] = None,
+    best_of: Annotated[Literal[2, 4] | None, tyro.conf.arg(help_behavior_hint="")] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
     log: Annotated[tuple[Log, ...] | None, Where] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
@@ -115,6 +116,7 @@ def train(
         repeats: share of pairs that somebody is shown again, sides exchanged; by default 0.03, as above.
         gold: share of pairs whose right answer is known; by default 0.01, as above.
         clips: poses (the default) are drawn by the browser and can be turned round; sheets are drawn here.
+        best_of: text tasks: 4 lets people pick the best of four completions of a prompt; by default they compare two.
         like: repeat this run with all its settings, but for those given here.
         log: where measurements go, beside the run directory.
         model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
@@ -139,7 +141,7 @@ def train(
         "log": log,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    of_people = {"overlap": overlap, "repeats": repeats, "gold": gold, "clips": clips}
+    of_people = {"overlap": overlap, "repeats": repeats, "gold": gold, "clips": clips, "best_of": best_of}
     of_text = {
         "model": model,
         "prompts": None if prompts is None else str(prompts.absolute()),

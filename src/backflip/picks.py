@@ -10,7 +10,7 @@ from backflip import answers, open_queries, stored_segments
 from backflip.answers import Seen
 from backflip.database import StoreError
 from backflip.preferences import Choice, Preference
-from backflip.schema import as_query, query
+from backflip.schema import CHOICES, as_query, event, query
 from backflip.texts import are_texts, unpack_text
 
 SHOWN = 4
@@ -49,6 +49,20 @@ def pick(
         answers.answer(c, now, Preference(name, asked.id, choice, teacher, seconds), details, Seen())
         made.append(name)
     return made
+
+
+def among(c: sa.Connection, newest: int) -> list[list[int]]:
+    """Fours of one prompt and one moment among the newest texts, newest first, of which nobody has judged any."""
+    found = stored_segments.recent(c, newest, states=True)
+    if found is None or not are_texts(found.states):
+        return []
+    answered = sa.exists().where(event.c.query == query.c.id, event.c.kind.in_(CHOICES))
+    judged = {number for row in c.execute(sa.select(query.c.low, query.c.high).where(answered)) for number in row}
+    fours: dict[tuple[int, str], list[int]] = {}
+    for number, moment, states in zip(found.ids.tolist(), found.policy_steps.tolist(), found.states, strict=True):
+        fours.setdefault((moment, unpack_text(states).prompt), []).append(number)
+    whole = [numbers[:SHOWN] for numbers in fours.values() if len(numbers) >= SHOWN]
+    return [numbers for numbers in whole[::-1] if judged.isdisjoint(numbers)]
 
 
 def _of_one_prompt(c: sa.Connection, segments: Sequence[int]) -> None:

@@ -94,6 +94,10 @@ class Settings:
                 f"evaluate_steps is {self.evaluate_steps} and evaluate_episodes {self.evaluate_episodes}; "
                 "both are at least 1, or leave evaluate_steps out"
             )
+        if self.people.best_of > 2 and (self.tune is None or self.tune.completions < self.people.best_of):
+            raise ValueError(
+                f"best_of is {self.people.best_of}; that is for text tasks with as many completions of each prompt"
+            )
         if self.teacher == PEOPLE and self.mode == "in_turn":
             raise ValueError(
                 "people cannot answer in turn: the run would stand still between answers; use --mode at_once"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from backflip.picks import SHOWN
 from backflip.segments import Array
 from backflip.store import Account, Checks, Store
 
@@ -26,7 +27,12 @@ class PeopleConfig:
     clips: Literal["poses", "sheets"] = "poses"
     """Who draws a robot: the browser from its poses (and we, if that cannot), or we as a sheet of frames."""
 
+    best_of: int = 2
+    """What is shown together: two clips or texts; or 4 texts of one prompt, of which the best is picked."""
+
     def __post_init__(self) -> None:
+        if self.best_of not in (2, SHOWN):
+            raise ValueError(f"best_of is {self.best_of}; people choose between 2, or pick the best of {SHOWN}")
         for name in SEVERAL:
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:

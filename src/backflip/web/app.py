@@ -24,7 +24,8 @@ from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
 from backflip.web.admin import people
 from backflip.web.clips import clips
-from backflip.web.context import Context, Here, Visitor, described
+from backflip.web.context import Context, Here, Visitor, counts_of, described
+from backflip.web.fours import fours
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
 from backflip.web.run_api import run_api
@@ -77,7 +78,7 @@ def create_app(
     except ValidationError as error:
         raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({error}); restore a copy") from error
     files = {path.relative_to(STATIC).as_posix(): path for path in sorted(STATIC.rglob("*")) if path.suffix in MIME}
-    parts = (pages, clips, labelling, watching, people, run_api)
+    parts = (pages, clips, labelling, watching, people, run_api, fours)
     routes = guarded(route for part in parts for route in part.routes)
     app = FastAPI(routes=routes, docs_url=None, redoc_url=None, openapi_url=None)
     store = run.store()
@@ -103,8 +104,14 @@ def home(here: Here, visitor: Visitor) -> Response:
 
 @pages.get("/label", dependencies=[needs("label")])
 def label_page(here: Here) -> Response:
-    """Where people choose between clips."""
-    return _file(here, "label.html")
+    """Where people choose between clips; where they pick the best of four texts, to that page."""
+    return RedirectResponse("/pick", 303) if here.people.best_of > 2 else _file(here, "label.html")
+
+
+@pages.get("/pick", dependencies=[needs("label")])
+def pick_page(here: Here) -> Response:
+    """Where people pick the best of four texts."""
+    return _file(here, "pick.html")
 
 
 @pages.get("/run", dependencies=[needs("view")])
@@ -162,7 +169,7 @@ def next_pairs(
         kind="texts" if texts else "films",
         instruction=None if read is None else read.id,
         pairs=pairs,
-        counts=_counts(here.store),
+        counts=counts_of(here.store),
         now=_outside(here.run),
         undrawn=0 if pairs else len(here.store.undrawn(1000)),
         passed_over=passed_over,
@@ -191,7 +198,7 @@ def answer(here: Here, visitor: Visitor, given: m.Answer) -> m.Saved:
     preference = Preference(given.uuid, showing.query, choice, visitor.annotator, given.seconds)
     details = given.model_dump(exclude={"uuid", "showing", "choice", "seconds"}, exclude_none=True)
     new = here.store.answer(preference, details, showing)
-    return m.Saved(duplicate=not new, counts=_counts(here.store))
+    return m.Saved(duplicate=not new, counts=counts_of(here.store))
 
 
 @labelling.post("/skip")
@@ -199,7 +206,7 @@ def skip(here: Here, visitor: Visitor, given: m.Skip) -> m.Saved:
     """Leave a query to others."""
     showing = _shown(here.store, given.showing, visitor)
     new = here.store.skip(given.uuid, showing.query, visitor.annotator, showing)
-    return m.Saved(duplicate=not new, counts=_counts(here.store))
+    return m.Saved(duplicate=not new, counts=counts_of(here.store))
 
 
 @labelling.post("/flag")
@@ -209,14 +216,14 @@ def flag(here: Here, visitor: Visitor, given: m.Flag) -> m.Saved:
     new = here.store.flag(given.uuid, showing.query, visitor.annotator, given.reason, showing)
     if new:
         _log.warning("query %d was flagged by %r: %r", showing.query, visitor.annotator, given.reason)
-    return m.Saved(duplicate=not new, counts=_counts(here.store))
+    return m.Saved(duplicate=not new, counts=counts_of(here.store))
 
 
 @labelling.post("/undo")
 def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
     """Take back one's own answer, skip or flag."""
     showing = here.store.undo(given.uuid, visitor.annotator, given.undone)
-    return m.Undone(showing=showing, counts=_counts(here.store))
+    return m.Undone(showing=showing, counts=counts_of(here.store))
 
 
 def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Checks) -> tuple[list[m.Pair], int]:
@@ -273,7 +280,7 @@ def report(here: Here, visitor: Visitor, since: Annotated[int, InAddress(ge=0, l
         kind="texts" if texts else "films",
         created=here.run.config.get("created", 0.0),
         now=_now(here.run),
-        counts=_counts(here.store),
+        counts=counts_of(here.store),
         series=_series(lines),
         position=position,
         reset=reset,
@@ -323,11 +330,6 @@ def _outside(run: RunDir) -> m.Outside:
         run=m.Whole.model_validate(run.told("run")),
         time=time.time(),
     )
-
-
-def _counts(store: Store) -> m.Counts:
-    counted = store.counts()
-    return m.Counts(**{name: getattr(counted, name) for name in m.Counts.model_fields})
 
 
 # ---- when it goes wrong

@@ -11,6 +11,7 @@ from backflip.store import Store
 from backflip.teachers.people import PeopleConfig
 from backflip.web import messages as m
 from backflip.web.estimates import Estimates
+from backflip.web.lending import Lent
 from backflip.web.security import Session, session
 
 PICTURES = {"image/webp": ".webp", "image/png": ".png"}
@@ -30,6 +31,7 @@ class Context:
     files: dict[str, Path]
     """The pages' own files by the name under /static; a client's words never become a path."""
     estimates: Estimates = field(default_factory=Estimates)
+    lent: Lent = field(default_factory=Lent)
 
 
 def _context(request: Request) -> Context:
@@ -39,6 +41,12 @@ def _context(request: Request) -> Context:
 
 Here = Annotated[Context, Depends(_context)]
 Visitor = Annotated[Session, Depends(session)]
+
+
+def counts_of(store: Store) -> m.Counts:
+    """How many queries and answers there are."""
+    counted = store.counts()
+    return m.Counts(**{name: getattr(counted, name) for name in m.Counts.model_fields})
 
 
 def described(clips: Path, clip: str) -> m.Clip:

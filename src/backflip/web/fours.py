@@ -1,0 +1,103 @@
+"""Four completions of one prompt on the page, of which the best is picked. Ziegler 2019, §2.1"""
+
+import uuid as uuids
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi import Query as InAddress
+from pydantic import BaseModel, Field
+
+from backflip.picks import SHOWN, among, pick
+from backflip.store import new_uuid
+from backflip.texts import Text, save_text, unpack_text
+from backflip.web import messages as m
+from backflip.web.context import Context, Here, Visitor, counts_of
+from backflip.web.roles import needs
+
+LOOKED_AT = 512
+"""Newest completions among which four are looked for."""
+fours = APIRouter(prefix="/api", dependencies=[needs("label")])
+
+
+class Passage(BaseModel):
+    """One of the four."""
+
+    segment: int
+    completion: str
+
+
+class Four(BaseModel):
+    """Four completions of a prompt, or none for now; and what is asked of them."""
+
+    task: str
+    question: str
+    prompt: str
+    passages: list[Passage]
+    counts: m.Counts
+
+
+class Picked(m.Sent):
+    """The best of four, and how long it took to find."""
+
+    uuid: m.Uuid
+    segments: Annotated[list[int], Field(min_length=SHOWN, max_length=SHOWN)]
+    best: int
+    seconds: m.Measured = None
+
+
+class Unpicked(m.Sent):
+    """A pick that is taken back."""
+
+    uuid: m.Uuid
+    segments: Annotated[list[int], Field(min_length=SHOWN, max_length=SHOWN)]
+    best: int
+
+
+@fours.get("/four")
+def next_four(
+    here: Here,
+    visitor: Visitor,
+    besides: Annotated[str, InAddress(pattern=r"^(\d{1,18}(,\d{1,18})*)?$", max_length=4000)] = "",
+) -> Four:
+    """Four of one prompt, newest first, of which nobody has judged any; none that hold a segment of `besides`."""
+    left_out = {int(number) for number in besides.split(",") if number}
+    task = m.Task.model_validate(here.run.settings)
+    with here.store.reading() as c:
+        found = [four for four in among(c, LOOKED_AT) if left_out.isdisjoint(four)]
+    now = here.store.clock()
+    chosen = next((four for four in found if here.lent.lend(frozenset(four), visitor.annotator, now)), None)
+    texts = [] if chosen is None else _texts(here, chosen)
+    return Four(
+        task=task.task,
+        question=task.question,
+        prompt=max((text.prompt for text in texts), key=len, default=""),
+        passages=[
+            Passage(segment=one, completion=text.completion) for one, text in zip(chosen or [], texts, strict=True)
+        ],
+        counts=counts_of(here.store),
+    )
+
+
+def _texts(here: Context, four: list[int]) -> list[Text]:
+    return [unpack_text(one) for one in here.store.segments(four, states=True).states]
+
+
+@fours.post("/pick")
+def picked(here: Here, visitor: Visitor, given: Picked) -> m.Saved:
+    """Store a pick as three answers; they are on the disk before this returns."""
+    before = here.store.counts().labels
+    with here.store.transaction() as c:
+        pick(c, here.store.clock(), given.uuid, given.segments, given.best, visitor.annotator, given.seconds)
+    for one, text in zip(given.segments, _texts(here, given.segments), strict=True):
+        here.store.set_clip(one, save_text(here.run.clips, text))  # for the run page
+    counts = counts_of(here.store)
+    return m.Saved(duplicate=counts.labels == before, counts=counts)
+
+
+@fours.post("/unpick")
+def unpicked(here: Here, visitor: Visitor, given: Unpicked) -> m.Saved:
+    """Take one's own pick back: all three answers."""
+    for other in given.segments:
+        if other != given.best:
+            here.store.undo(new_uuid(), visitor.annotator, str(uuids.uuid5(uuids.UUID(given.uuid), str(other))))
+    return m.Saved(duplicate=False, counts=counts_of(here.store))

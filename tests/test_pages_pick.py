@@ -1,0 +1,149 @@
+"""The page where people pick the best of four texts, in a real browser; and what it asks the server for."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from backflip.preferences import Choice
+from backflip.rundir import RunDir
+from backflip.segments import Segments
+from backflip.texts import Text, pack_texts
+from backflip.web.lending import LENT_SECONDS, Lent
+from pages import Server, free_port, make_run, wait_for_text, wait_until
+
+QUESTION = "Which is the best end of the story?"
+OpenPage = Callable[..., Page]
+
+
+def add_fours(run: RunDir, prompts: list[str], completions: list[str]) -> list[int]:
+    written = [Text(prompt, f"{completion} {i}") for i, prompt in enumerate(prompts) for completion in completions]
+    n = len(written)
+    segments = Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=np.zeros((n, 1, 8), np.float32),
+        actions=np.zeros((n, 1, 0), np.float32),
+        true_rewards=np.zeros((n, 1), np.float32),
+        states=pack_texts(written, 1, 4000),
+        policy_steps=np.zeros(n, np.int64),
+        lengths=np.ones(n, np.int64),
+    )
+    with closing(run.store()) as store:
+        found: list[int] = store.add(segments).tolist()
+    return found
+
+
+def better(run: RunDir) -> set[tuple[int, int]]:
+    """(better, worse) of all answers that stand."""
+    with closing(run.store()) as store:
+        return {
+            (query.left, query.right) if preference.choice is Choice.LEFT else (query.right, query.left)
+            for preference, query in store.preferences()
+        }
+
+
+@pytest.fixture
+def picking(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(prompts: list[str], completions: list[str]) -> Server:
+        run = make_run(tmp_path / "run", task="stories", question=QUESTION, people={"best_of": 4})
+        add_fours(run, prompts, completions)
+        server = Server(run, free_port())
+        servers.append(server)
+        server.start()
+        server.ready()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def passages(page: Page) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(".four .passage", "them => them.map((one) => one.textContent)")
+    return found
+
+
+def shown(page: Page, prompt: str) -> None:
+    wait_for_text(page, "#prompt", prompt)
+    time.sleep(0.45)  # a key that comes sooner is meant for the four before
+
+
+@pytest.mark.browser
+def test_a_key_picks_the_best_of_four_once_and_it_can_be_taken_back(
+    picking: Callable[..., Server], open_page: OpenPage
+) -> None:
+    server = picking(["Once", "Then", "Last"], [" a", " <b>b</b>", " c", ""])
+    page = open_page(server)
+    shown(page, "Last")
+    assert page.url.endswith("/pick")
+    assert page.inner_text("#question") == QUESTION
+    assert passages(page) == [" a 2", " <b>b</b> 2", " c 2", " 2"]
+    page.keyboard.down("2")
+    page.keyboard.down("2")  # what a held key sends
+    page.keyboard.up("2")
+    shown(page, "Then")
+    assert better(server.run) == {(10, 9), (10, 11), (10, 12)}
+    page.keyboard.press("u")
+    shown(page, "Last")
+    wait_until(lambda: better(server.run) == set())
+    page.keyboard.press("4")
+    shown(page, "Then")
+    page.keyboard.press("s")
+    shown(page, "Once")
+    page.click(".four button >> nth=0")
+    page.wait_for_selector("#waiting:not([hidden])")
+    wait_until(lambda: better(server.run) == {(12, 9), (12, 10), (12, 11), (1, 2), (1, 3), (1, 4)})
+    wait_for_text(page, "#total", "6")
+    assert Axe().run(page).response["violations"] == []
+
+
+@pytest.mark.browser
+def test_two_people_never_get_the_same_four_and_axe_finds_nothing(
+    picking: Callable[..., Server], open_page: OpenPage
+) -> None:
+    server = picking(["Once", "Then"], [" long" * 400, " b", " c", " d"])
+    with closing(server.run.store()) as store:
+        token = store.invite("ana")
+    mine = open_page(server)
+    shown(mine, "Then")
+    asked = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/api/four')).length"
+    wait_until(lambda: mine.evaluate(asked) >= 2)
+    hers = open_page(server.link.split("?")[0] + f"?token={token}")
+    hers.wait_for_selector("#waiting:not([hidden])")
+    assert passages(hers) == []
+    found: list[dict[str, Any]] = Axe().run(mine).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_four_are_lent_to_one_person_for_a_while() -> None:
+    lent, four = Lent(), frozenset({1, 2, 3, 4})
+    assert lent.lend(four, "ana", 0.0)
+    assert lent.lend(four, "ana", 1.0)
+    assert not lent.lend(four, "ben", 1.0 + LENT_SECONDS - 1)
+    assert lent.lend(frozenset({5, 6, 7, 8}), "ben", 2.0)
+    assert lent.lend(four, "ben", 1.0 + LENT_SECONDS + 1)
+
+
+def test_the_best_of_four_is_for_texts_with_as_many_completions() -> None:
+    from dataclasses import replace
+
+    from backflip.experiments import settings_for
+    from backflip.teachers.people import PeopleConfig
+    from backflip.tuning import TuneConfig
+
+    four = PeopleConfig(best_of=4)
+    replace(settings_for("sentiment"), people=four)
+    with pytest.raises(ValueError, match="best_of is 3; people choose between 2, or pick the best of 4"):
+        PeopleConfig(best_of=3)
+    with pytest.raises(ValueError, match="for text tasks with as many completions"):
+        replace(settings_for("hopper"), people=four)
+    with pytest.raises(ValueError, match="for text tasks with as many completions"):
+        replace(settings_for("sentiment", tune=TuneConfig(completions=2)), people=four)
