@@ -1,6 +1,7 @@
 // Four completions of one prompt: one key picks the best, and the next four are on the screen with it.
 
-import { Outbox, Refused, Shelf, call, sleep, uuid } from "./queue.js";
+import { Refused, call, sleep } from "./calls.js";
+import { Outbox, Shelf, uuid } from "./queue.js";
 import { measured, write } from "./texts.js";
 import { amount, many, setText } from "./words.js";
 
