@@ -38,9 +38,9 @@ class AskConfig:
     """Labels are asked for in groups of so many."""
     recent: int = 1000
     """Candidate segments are drawn from the newest so many."""
-    open_queries: int = 24
-    """With people: queries kept open: 20 drawn ones beside the three that a page holds, so that a burst of answers
-    or a moment without processor time for drawing makes nobody wait. Each new r̂ ranks them anew."""
+    open_queries: int = 32
+    """With people: queries kept open: 20 drawn ones beside the three that a page holds and those just answered, so that
+    a burst of answers or a moment without processor time makes nobody wait. Each new r̂ ranks them anew."""
     stale_steps: int = 1_000_000
     """With people: an unclaimed query about behaviour older than this is taken back once there is newer."""
 
