@@ -13,8 +13,8 @@ export class Chart {
   #x = "step";
 
   /**
-   * spec: {title, hint, empty, band: [low, high], format: value -> text, series: [{name, label, colour, dash, steps, scale}]};
-   * scale "right" gives a series an axis of its own.
+   * spec: {title, hint, empty, rare, band: [low, high], format: value -> text, series: [{name, label, colour, dash, steps, scale}]};
+   * scale "right" gives a series an axis of its own; a rare chart, of what many runs never have, is there once it has points.
    */
   constructor(parent, spec) {
     this.spec = spec;
@@ -36,7 +36,8 @@ export class Chart {
       series.key = key;
     }
     this.area = element("div", "area", this.card);
-    this.empty = element("p", "empty", this.area, spec.empty);
+    this.empty = element("p", "empty", this.area, spec.empty ?? "");
+    this.card.hidden = Boolean(spec.rare);
     if (spec.hint) element("p", "hint", this.card, spec.hint);
     new ResizeObserver(() => this.#resize()).observe(this.area);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#plot?.redraw());
@@ -67,9 +68,10 @@ export class Chart {
 
   /** Draw what has been appended, once somebody can see it; a zoom stays where it is. */
   draw() {
+    const shown = this.spec.series.filter(({ name }) => this.#points.get(name).length);
+    this.card.hidden = Boolean(this.spec.rare) && !shown.length;
     this.#stale = this.area.clientWidth === 0;
     if (this.#stale) return;
-    const shown = this.spec.series.filter(({ name }) => this.#points.get(name).length);
     for (const series of this.spec.series) {
       const points = this.#points.get(series.name);
       series.key.hidden = !points.length;

@@ -8,7 +8,6 @@ const plain = (value) => amount(value, 3);
 export const percent = (value) => `${Math.round(value * 100)} %`;
 const fromHalf = (_plot, low) => [Math.min(0.4, (low ?? 0.5) - 0.05), 1.02];
 const FIRST_FIT = "Appears with the first fit, once there are answers.";
-const LEARNS = "Appears once the policy learns.";
 
 const AGREEMENT = {
   title: "Agreement on fresh pairs",
@@ -49,14 +48,14 @@ const OVERVIEW = [
   {
     title: "Behaviour",
     hint: "What a script counts in whole episodes without exploration: backflips, or the share of steps on one leg.",
-    empty: "Only tasks that no reward describes have one, and only where evaluate_steps is set.",
+    rare: true,
     format: plain,
     series: [{ name: "act/behaviour", label: "behaviour", colour: "green" }],
   },
   {
     title: "Length of an episode",
     hint: "Environment steps until an episode ended, for whatever reason.",
-    empty: "Appears with the first episode that ends.",
+    rare: true,
     format: plain,
     series: [{ name: "act/episode_steps", label: "steps", colour: "green" }],
   },
@@ -70,7 +69,7 @@ const OVERVIEW = [
   {
     title: "Distance from the original",
     hint: "Nats of KL to the original that a completion costs, over the whole vocabulary; on the right β, the price of a nat.",
-    empty: "Appears once a language model learns.",
+    rare: true,
     format: plain,
     series: [
       { name: "act/kl_exact", label: "KL", colour: "blue" },
@@ -80,21 +79,21 @@ const OVERVIEW = [
   {
     title: "What the critics expect",
     hint: "Mean value in the last batch, in r̂ discounted by γ. A value that climbs while the return does not is an illusion.",
-    empty: "Appears once a policy with a memory learns (preset fast).",
+    rare: true,
     format: plain,
     series: [{ name: "act/value", label: "value", colour: "blue" }],
   },
   {
     title: "Loss of the critics",
     hint: "It jumps when a new r̂ pays the whole memory anew, and should fall again.",
-    empty: LEARNS,
+    rare: true,
     format: plain,
     series: [{ name: "act/value_loss", label: "loss", colour: "orange" }],
   },
   {
     title: "Exploration",
     hint: "Entropy of the actions in nats; on the right what SAC pays for a nat, to hold the entropy where it should be.",
-    empty: LEARNS,
+    rare: true,
     format: plain,
     series: [
       { name: "act/entropy", label: "entropy", colour: "blue" },
