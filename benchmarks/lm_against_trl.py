@@ -8,8 +8,9 @@ Each side runs in a process of its own, one after the other; TRL in an environme
 vaderSentiment, whose python is given with --trl-python; without it only ours is measured. Time is the processor's,
 from before the first batch to after the last; tokens are those of completions. Copies of each policy at four moments
 are then judged alike: completions of all prompts, their reward and their exact KL to the original. Between these each
-side's reward is drawn as a line over KL; the difference is that at the end, at the smaller of both KL. The last line is
-a JSON object.
+side's reward is drawn as a line over KL; the difference is that at the end, at the smaller of both KL. That line
+is the way of a policy that still learns, so another figure compares what both sides maximise: reward less the price of
+KL, at the end. The last line is a JSON object.
 """
 
 import os
@@ -228,6 +229,8 @@ def compare(work: Path, batches: int, options: Any) -> None:
             speeds = [json.loads((work / f"{name}.json").read_text())["tokens_per_cpu_s"] for name in ("ours", side)]
             figures[f"tokens_per_cpu_s_ratio_{side}"] = round(speeds[0] / speeds[1], 2)
             figures[f"reward_at_equal_kl_difference_{side}"] = round(difference(lines["ours"], lines[side]), 4)
+            mine, other = (reward - BETA * kl for kl, reward in (lines["ours"][-1], lines[side][-1]))
+            figures[f"maximised_difference_{side}"] = round(mine - other, 4)
         figures["tokens_per_cpu_s_ratio"] = figures["tokens_per_cpu_s_ratio_rloo"]
         figures["reward_at_equal_kl_difference"] = figures["reward_at_equal_kl_difference_rloo"]
     print(json.dumps(figures))
