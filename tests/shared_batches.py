@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backflip.lm.models import load
+from backflip.lm.models import load, whole
 from backflip.lm.parallel import Group, end, join, learn
 from backflip.lm.tune import Sampled, Tuner
 from backflip.tuning import TuneConfig
@@ -51,19 +51,22 @@ def main(model: str, result: Path) -> None:
         rewards = np.random.default_rng(number).normal(size=len(PROMPTS) * EACH).astype(np.float32)
         learn(shared, group, part(sampled, mine), rewards[mine])
         alone.learn(sampled, rewards)
-    pairs = zip(shared.learner.leaves, alone.learner.leaves, strict=True)
+    spread = [type(leaf.data).__name__ == "DTensor" for leaf in shared.learner.leaves]
+    learned = [whole(leaf.detach()) for leaf in shared.learner.leaves]
+    pairs = zip(learned, alone.learner.leaves, strict=True)
     from_alone = max(float((one - other).detach().abs().max()) for one, other in pairs)
     moved = max(
         float((one - other).detach().abs().max())
         for one, other in zip(alone.learner.leaves, load(model).model.parameters(), strict=True)
     )
-    flat = torch.cat([leaf.detach().reshape(-1) for leaf in shared.learner.leaves])
+    flat = torch.cat([leaf.reshape(-1) for leaf in learned])
     gathered = group.gathered(flat[None])
     if gathered is not None:
         found = {
             "from_each_other": float((gathered - gathered[0]).abs().max()),
             "from_alone": from_alone,
             "moved": moved,
+            "spread": sum(spread) / len(spread),
             "completions": [shared.completions, alone.completions],
             "beta": [shared.controller.beta, alone.controller.beta],
         }

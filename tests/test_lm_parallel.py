@@ -16,9 +16,10 @@ pytest.importorskip("transformers")
 TESTS = Path(__file__).parent
 
 
-def launched(*command: str) -> subprocess.CompletedProcess[str]:
+def launched(*command: str, spread: bool = False) -> subprocess.CompletedProcess[str]:
     """Two processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment |= {"ACCELERATE_USE_FSDP": "true"} if spread else {}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [*launcher, *command], capture_output=True, text=True, env=environment, cwd=TESTS, timeout=300, check=False
@@ -26,11 +27,13 @@ def launched(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spread", [False, True])
+def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path, spread: bool) -> None:
     model = miniature(tmp_path / "mini")
-    done = launched("shared_batches.py", str(model), str(tmp_path / "result.json"))
+    done = launched("shared_batches.py", str(model), str(tmp_path / "result.json"), spread=spread)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "result.json").read_text())
+    assert found["spread"] == float(spread)
     assert found["from_each_other"] == 0
     assert found["moved"] > 1e-3
     assert found["from_alone"] < 1e-5
@@ -39,13 +42,14 @@ def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_run_is_shared_by_two_processes_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("spread", "rank"), [(False, 0), (True, 0), (True, 4)])
+def test_a_run_is_shared_by_two_processes_and_goes_on(tmp_path: Path, spread: bool, rank: int) -> None:
     from backflip.api import start
     from backflip.rundir import RunDir
 
-    made = settings(miniature(tmp_path / "mini"))
+    made = settings(miniature(tmp_path / "mini"), lora_rank=rank)
     run = start(made, tmp_path / "run")
-    done = launched("-m", "backflip.lm.parallel", str(run.path))
+    done = launched("-m", "backflip.lm.parallel", str(run.path), spread=spread)
     assert done.returncode == 0, done.stderr
     assert run.told("run")["state"] == "finished"
     assert run.newest_number("act") == 2
@@ -59,7 +63,7 @@ def test_a_run_is_shared_by_two_processes_and_goes_on(tmp_path: Path) -> None:
     config = json.loads((run.path / "run.json").read_text())
     config["settings"]["steps"] = 144
     (run.path / "run.json").write_text(json.dumps(config))
-    done = launched("-m", "backflip.lm.parallel", str(run.path))
+    done = launched("-m", "backflip.lm.parallel", str(run.path), spread=spread)
     assert done.returncode == 0, done.stderr
     again = RunDir.open(run.path)
     assert again.newest_number("act") == 3

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from backflip.lm.models import whole
 from backflip.lm.passes import Batch, forward, log_p_of
 from backflip.policies.advantages import clipped_loss, generalised_advantages
 from backflip.tuning import TuneConfig
@@ -54,10 +55,14 @@ class RLOO:
 
     def __init__(self, model: Any, config: TuneConfig) -> None:
         self.model, self.config = model, config
-        self.leaves = [p for p in model.parameters() if p.requires_grad]
         self.average: Callable[[Sequence[Tensor]], None] = _alone
         """Averages the gradients of some weights over the processes that share a batch."""
-        self.adam = torch.optim.AdamW(self.leaves, config.learning_rate, weight_decay=0.0, fused=True)
+        self.take_weights()
+
+    def take_weights(self) -> None:
+        """Learn the weights that the model has now, by an Adam that remembers nothing."""
+        self.leaves = [p for p in self.model.parameters() if p.requires_grad]
+        self.adam = torch.optim.AdamW(self.leaves, self.config.learning_rate, weight_decay=0.0, fused=True)
 
     def learn(self, paid: Paid, beta: float) -> dict[str, float]:
         """Learn from a batch; returns measurements."""
@@ -85,7 +90,7 @@ class RLOO:
         self.average(self.leaves)
         norm = torch.nn.utils.clip_grad_norm_(self.leaves, self.config.gradient_norm)
         self.adam.step()
-        return float(norm)
+        return float(whole(norm))
 
     def heads(self) -> dict[str, Tensor]:
         """Weights beside the model's own."""

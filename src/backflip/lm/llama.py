@@ -24,6 +24,8 @@ def is_llama(model: Any) -> bool:
     inner = _without_adapters(model)
     if type(inner).__name__ != "LlamaForCausalLM" or inner.config.hidden_act != "silu":
         return False
+    if type(inner.model.layers[0]).__name__ != "LlamaDecoderLayer":  # spread over processes: only it can gather itself
+        return False
     return "dynamic" not in inner.model.rotary_emb.rope_type and "longrope" not in inner.model.rotary_emb.rope_type
 
 

@@ -169,7 +169,22 @@ def original_of(policy: Any) -> Iterator[None]:
 
 def arrays(model: Any) -> dict[str, Array]:
     """The weights that tuning moves, by name."""
-    return {name: p.detach().cpu().numpy() for name, p in model.named_parameters() if p.requires_grad}
+    return {name: whole(p.detach()).cpu().numpy() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be spread over processes as one that is not; then all of them have to ask for it together."""
+    found: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found
+
+
+def spread_as(content: torch.Tensor, like: Any) -> torch.Tensor:
+    """A tensor spread over processes as another is, if that is; all of them have to call this together."""
+    if not hasattr(like, "full_tensor"):
+        return content
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(content, like.device_mesh, like.placements)
 
 
 def fingerprint(original: Any) -> str:
@@ -194,7 +209,7 @@ def put_back(model: Any, saved: dict[str, Array], where: Path) -> None:
                 continue
             if name not in saved or saved[name].shape != tuple(p.shape):
                 raise ModelError(f"{where} was tuned from another model: {name} differs; give the model it began with")
-            p.copy_(torch.from_numpy(saved[name]))
+            p.copy_(spread_as(torch.from_numpy(saved[name]), p))
 
 
 def _transformers() -> Any:

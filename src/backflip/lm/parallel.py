@@ -22,9 +22,11 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from backflip.lm.reward import Read
 from backflip.lm.run import PARTS
+from backflip.lm.sharding import is_asked, shard
 from backflip.lm.tune import PolicySteps, Sampled, Tune, Tuner
 from backflip.loop import Parts, at_once, in_turn, one_thread
 from backflip.rundir import RunDir, RunError
@@ -85,7 +87,9 @@ class Group:
 
     def average(self, leaves: Sequence[Tensor]) -> None:
         """Average the gradients of some weights over all processes."""
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None and not hasattr(leaf, "full_tensor")]
+        if not gradients:  # those that are spread are averaged as they come
+            return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.size
@@ -125,6 +129,8 @@ class Group:
             Apart: they differ by more.
         """
         for leaf in leaves:
+            if hasattr(leaf, "full_tensor"):
+                continue  # it is spread: there is only one
             theirs = leaf.detach().clone()
             dist.broadcast(theirs, 0)
             if float((theirs - leaf).abs().max()) > LARGEST_DIFFERENCE:
@@ -198,7 +204,7 @@ class Together:
         with self.group.working():
             self.group.tell(Order(Do.COMPARE))
             self.group.compare(self.tune.tuner.learner.leaves)
-        self.tune.save(number)
+            self.tune.save(number)
 
     def load(self, exactly: int | None = None) -> None:
         """Go on from the newest checkpoint, or from that of a number, all together."""
@@ -213,6 +219,8 @@ def join(tuner: Tuner, group: Group) -> None:
     """From now on a tuner's gradients are averaged over all processes, which begin with the same weights."""
     group.compare(tuner.learner.leaves)
     tuner.learner.average = group.average
+    if is_asked():
+        shard(tuner, init_device_mesh("cpu", (group.size,)))
     tuner.processes = group.size
     dist.barrier()
 
@@ -273,6 +281,7 @@ def obey(order: Order, tune: Tune, group: Group) -> None:
         tune.load(order.number)
     elif order.do is Do.COMPARE:
         group.compare(tune.tuner.learner.leaves)
+        tune.tuner.content()  # process 0 saves it
     else:
         if order.do is Do.BATCH:
             tune.look_for_reward(order.number)

@@ -55,6 +55,8 @@ class Transformers:
     def __init__(self, model: Any, end: int, tokens: int, temperature: float, together: int = 64) -> None:
         self.model, self.end, self.tokens, self.temperature = model, end, tokens, temperature
         self.together = together
+        self.to_the_end = False
+        """Pass through the model as often, however soon all completions have ended."""
         self.tables: Float[Tensor, "n t v"] | None = None
         """log π over the whole vocabulary at each step of the newest completions, unless that is too much to keep."""
 
@@ -103,7 +105,7 @@ class Transformers:
             if tables is not None:
                 tables[:, t] = table
             ended |= token == self.end
-            if t + 1 == most or bool(ended.all()):
+            if t + 1 == most or (bool(ended.all()) and not self.to_the_end):
                 break
             logits = decoder.step(token)
         return responses, log_p, tables

@@ -15,7 +15,7 @@ from torch import Tensor
 from backflip.files import load_arrays, save_arrays, write_whole
 from backflip.lm.kl import controller, exact, k1, k3
 from backflip.lm.learn import RLOO, Paid, TokenPPO
-from backflip.lm.models import Causal, ModelError, adapted, arrays, fingerprint, original_of, put_back
+from backflip.lm.models import Causal, ModelError, adapted, arrays, fingerprint, original_of, put_back, spread_as, whole
 from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, save_read
 from backflip.lm.sampling import Sampler, Transformers
@@ -24,7 +24,7 @@ from backflip.lm.tasks import TaskError, text_task
 from backflip.lm.vllm import server_of
 from backflip.published import Published
 from backflip.rundir import RunDir
-from backflip.segments import Segments
+from backflip.segments import Array, Segments
 from backflip.settings import Settings
 from backflip.store import KEEP_SEGMENTS, Store
 from backflip.texts import Text, pack_texts
@@ -68,6 +68,7 @@ class Tuner:
             parameter.requires_grad_(False)
         self.causal = Causal(self.policy, causal.tokenizer, causal.source)
         self.reader = Reader(self.original, config)
+        self.began_with = fingerprint(self.original.model)
         self.learner = (
             TokenPPO(self.policy, config, causal.width) if config.algorithm == "ppo" else RLOO(self.policy, config)
         )
@@ -147,19 +148,23 @@ class Tuner:
             "act/completion_tokens": float(mask.sum(1).mean()),
         }
 
-    def save(self, directory: Path) -> None:
-        """Write everything that learning depends on."""
+    def content(self) -> dict[str, Array]:
+        """All numbers that learning depends on; where they are spread, all processes have to ask together."""
         content = {f"policy.{name}": value for name, value in arrays(self.policy).items()}
         content |= {f"head.{name}": value.detach().numpy() for name, value in self.learner.heads().items()}
         for i, leaf in enumerate(self.learner.leaves):
             for name, value in self.learner.adam.state.get(leaf, {}).items():
-                content[f"adam.{i}.{name}"] = torch.as_tensor(value).cpu().numpy()
-        save_arrays(directory / "policy.safetensors", content)
+                content[f"adam.{i}.{name}"] = whole(torch.as_tensor(value)).cpu().numpy()
+        return content
+
+    def save(self, directory: Path) -> None:
+        """Write everything that learning depends on."""
+        save_arrays(directory / "policy.safetensors", self.content())
         state = {
             "completions": self.completions,
             "batches": self.batches,
             "controller": self.controller.state(),
-            "original": fingerprint(self.original.model),
+            "original": self.began_with,
         }
         write_whole(directory / "tuning.json", json.dumps(state).encode())
 
@@ -175,7 +180,7 @@ class Tuner:
         put_back(
             self.policy, {n.removeprefix("policy."): v for n, v in content.items() if n.startswith("policy.")}, file
         )
-        if state.get("original", "") not in ("", fingerprint(self.original.model)):  # the first checkpoints do not say
+        if state.get("original", "") not in ("", self.began_with):  # the first checkpoints do not say
             raise ModelError(
                 f"{file} was tuned from another model than {self.causal.source} is now; give the model it began with"
             )
@@ -188,7 +193,10 @@ class Tuner:
                 n.removeprefix(prefix): torch.from_numpy(v.copy()) for n, v in content.items() if n.startswith(prefix)
             }
             if found:
-                self.learner.adam.state[leaf] = found
+                self.learner.adam.state[leaf] = {
+                    name: spread_as(value, leaf) if value.shape == leaf.shape else value
+                    for name, value in found.items()
+                }
         self.completions, self.batches = int(state["completions"]), int(state["batches"])
         self.controller.go_on(state["controller"])
         self.sampler.renew(self.policy)
