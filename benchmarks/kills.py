@@ -112,6 +112,8 @@ class Trial:
             shutil.copytree(folder, self.folder / "copy" / kind / folder.name, dirs_exist_ok=True)
             file = self.rng.choice(sorted(folder.iterdir()))
             content = bytearray(file.read_bytes())
+            if not content:
+                continue  # torn before, to nothing
             if self.rng.random() < 0.5:
                 file.write_bytes(content[: self.rng.randrange(len(content))])
                 self.damaged["truncated"] += 1

@@ -103,7 +103,7 @@ def test_training_begins_after_a_quarter_of_an_oracles_labels_and_a_few_of_peopl
     none_first = Settings("hopper", teacher="oracle", ask=AskConfig(initial_fraction=0.0))
     assert none_first.labels_before_training == 1  # or there would never be an r̂
     people = Settings("hopper")
-    assert (people.labels_before_training, people.segments_before_training) == (10, 100)
+    assert (people.labels_before_training, people.segments_before_training) == (10, 64)
     assert Settings("hopper", labels=3).labels_before_training == 3
     assert replace(oracle, labels=10_000).segments_before_training == 1000
 

@@ -169,7 +169,7 @@ class Settings:
     @property
     def segments_before_training(self) -> int:
         """Segments of the untrained policy to choose the first queries from: two for each, none used twice."""
-        wanted = max(2 * self.ask.open_queries, 100) if self.asks_people else 2 * self.labels_before_training
+        wanted = 2 * self.ask.open_queries if self.asks_people else 2 * self.labels_before_training
         if self.tune:  # a prompt's completions are enough for as many queries as there are completions
             wanted = 2 * self.tune.batch if self.asks_people else self.labels_before_training * self.tune.completions
         return min(wanted, self.ask.recent)
