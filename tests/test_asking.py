@@ -65,7 +65,7 @@ def settle(desk: Desk) -> None:
 
 
 def test_nothing_is_asked_before_there_is_enough_to_choose_from(desk: Desk) -> None:
-    desk.store.add(desk.make_segments(99))
+    desk.store.add(desk.make_segments(2 * OPEN - 1))
     desk.ask.step()
     assert desk.store.open_queries() == []
     desk.store.add(desk.make_segments(1))

@@ -87,7 +87,7 @@ def train(
     repeats: Annotated[float | None, Share] = None,
     gold: Annotated[float | None, Share] = None,
     clips: Annotated[Clips | None, Drawn] = None,
-    best_of: Annotated[Literal[2, 4] | None, tyro.conf.arg(help_behavior_hint="")] = None,
+    best_of: Annotated[Literal[2, 4] | None, tyro.conf.arg(metavar="{2,4}", help_behavior_hint="")] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
     log: Annotated[tuple[Log, ...] | None, Where] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
