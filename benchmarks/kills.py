@@ -109,7 +109,8 @@ class Trial:
         kind = self.rng.choice([kind for kind in KINDS if self.run.newest_number(kind)] or ["none"])
         folders = sorted(path for path in (self.run.path / kind).glob("[0-9]*") if path.is_dir())
         for folder in folders if all_of_them else folders[-1:]:
-            shutil.copytree(folder, self.folder / "copy" / kind / folder.name, dirs_exist_ok=True)
+            if not (copy := self.folder / "copy" / kind / folder.name).exists():  # else it is torn already
+                shutil.copytree(folder, copy)
             file = self.rng.choice(sorted(folder.iterdir()))
             content = bytearray(file.read_bytes())
             if not content:
@@ -142,7 +143,6 @@ class Trial:
 
     def turn(self) -> None:
         """Resume it, perhaps from torn files, and kill it."""
-        shutil.rmtree(self.folder / "copy", ignore_errors=True)
         if self.rng.random() < 1 / 3:
             self.damage(all_of_them=self.rng.random() < 0.2)
         process = self.resume()
@@ -179,16 +179,17 @@ def torture(folder: Path, kills: int, minutes: float, seed: int) -> dict[str, An
     while sum(trial.victims.values()) < kills and time.monotonic() < begun + 60 * minutes:
         trial.turn()
         print(f"{sum(trial.victims.values())} kills, {len(robot.acknowledged)} answers", flush=True)
+    trial.restore()  # the last life is to end cleanly
     process = trial.resume()
     if not trial.goes_on(process):
-        trial.ended_by_itself()
-        process = trial.resume()
-        trial.goes_on(process)
+        raise SystemExit(f"it did not go on:\n{(folder / 'log').read_text()}")
     answering.stopped.set()
     answering.join(60)
     steps = int(run.told("act").get("steps", 0))
     process.send_signal(signal.SIGINT)
     code = process.wait(PATIENCE_SECONDS)
+    if code:
+        print((folder / "log").read_text()[-3000:], flush=True)
     with closing(run.store(check=True)) as store:
         found = checked(store, [robot])
     return {
