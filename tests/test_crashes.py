@@ -22,6 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from backflip.preferences import Choice
+    from backflip.rundir import RunDir
     from backflip.store import Store
 
 KILLS = 20
@@ -114,7 +115,7 @@ def test_no_acknowledged_answer_is_lost_or_doubled_by_twenty_kills(tmp_path: Pat
     from backflip.settings import Settings
     from backflip.web.security import run_token
 
-    run = start(Settings("cheetah-one-leg", labels=100_000, steps=10**9, checkpoint_steps=20_000), tmp_path / "run")
+    run = start(Settings("cheetah-one-leg", labels=100_000, steps=10**9, checkpoint_steps=2_000), tmp_path / "run")
     port = free_port()
     labeller = Labeller(port, run_token(run))
     labeller.start()
@@ -125,6 +126,8 @@ def test_no_acknowledged_answer_is_lost_or_doubled_by_twenty_kills(tmp_path: Pat
         command = [sys.executable, "-m", "backflip", "resume", str(run.path), "--port", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         parts = _await_answers(labeller, process, tmp_path / f"log{kill}")
+        if kill in (KILLS // 2, KILLS):  # answers come so quickly that most lives end before a checkpoint
+            _await_checkpoint(run)
         reached.append(int(run.told("act").get("steps", 0)))
         time.sleep(rng.random() * 1.5)
         if kill == KILLS:
@@ -156,6 +159,14 @@ def test_no_acknowledged_answer_is_lost_or_doubled_by_twenty_kills(tmp_path: Pat
     assert run.newest("act") is not None
     assert reached[-1] > reached[len(reached) // 2] > 0, f"the policy went on from where it was: {reached}"
     print(f"{len(stored)} answers kept over {KILLS} kills; policy at {reached}")
+
+
+def _await_checkpoint(run: "RunDir") -> None:
+    """Until the policy has saved another one."""
+    before, deadline = run.newest_number("act") or 0, time.monotonic() + 90
+    while (run.newest_number("act") or 0) <= before:
+        assert time.monotonic() < deadline, f"no checkpoint after {before}"
+        time.sleep(0.05)
 
 
 def _await_answers(labeller: Labeller, process: "subprocess.Popen[bytes]", log: Path) -> dict[str, int]:
