@@ -143,6 +143,19 @@ def standing(store: Store) -> list[tuple[int, str]]:
     return [(preference.query, preference.choice.value) for preference, _ in store.preferences()]
 
 
+# ---- picking the best of four
+
+
+def test_nobody_picks_where_people_choose_between_two(visitor: TestClient, run: RunDir, store: Store) -> None:
+    add_pairs(run, store, 2)
+    body = {"uuid": new_uuid(), "segments": [1, 2, 3, 4], "best": 1}
+    replies = [visitor.post("/api/pick", json=body), visitor.post("/api/unpick", json=body), visitor.get("/api/four")]
+    assert [reply.status_code for reply in replies] == [404, 404, 404]
+    assert "choose between two" in replies[0].text
+    assert standing(store) == []
+    assert visitor.get("/pick").headers["location"] == "/label"
+
+
 # ---- clips
 
 

@@ -110,8 +110,8 @@ def label_page(here: Here) -> Response:
 
 @pages.get("/pick", dependencies=[needs("label")])
 def pick_page(here: Here) -> Response:
-    """Where people pick the best of four texts."""
-    return _file(here, "pick.html")
+    """Where people pick the best of four texts; where they choose between two, to that page."""
+    return _file(here, "pick.html") if here.people.best_of > 2 else RedirectResponse("/label", 303)
 
 
 @pages.get("/run", dependencies=[needs("view")])

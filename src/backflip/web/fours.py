@@ -3,7 +3,7 @@
 import uuid as uuids
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi import Query as InAddress
 from pydantic import BaseModel, Field
 
@@ -60,6 +60,7 @@ def next_four(
     besides: Annotated[str, InAddress(pattern=r"^(\d{1,18}(,\d{1,18})*)?$", max_length=4000)] = "",
 ) -> Four:
     """Four of one prompt, newest first, of which nobody has judged any; none that hold a segment of `besides`."""
+    _must_be_picked(here)
     left_out = {int(number) for number in besides.split(",") if number}
     task = m.Task.model_validate(here.run.settings)
     with here.store.reading() as c:
@@ -78,6 +79,12 @@ def next_four(
     )
 
 
+def _must_be_picked(here: Context) -> None:
+    """Where people choose between two there are no fours; what is shown there need not be texts."""
+    if here.people.best_of != SHOWN:
+        raise HTTPException(404, "In this run people choose between two; open /label.")
+
+
 def _texts(here: Context, four: list[int]) -> list[Text]:
     return [unpack_text(one) for one in here.store.segments(four, states=True).states]
 
@@ -85,6 +92,7 @@ def _texts(here: Context, four: list[int]) -> list[Text]:
 @fours.post("/pick")
 def picked(here: Here, visitor: Visitor, given: Picked) -> m.Saved:
     """Store a pick as three answers; they are on the disk before this returns."""
+    _must_be_picked(here)
     before = here.store.counts().labels
     with here.store.transaction() as c:
         pick(c, here.store.clock(), given.uuid, given.segments, given.best, visitor.annotator, given.seconds)
@@ -97,6 +105,7 @@ def picked(here: Here, visitor: Visitor, given: Picked) -> m.Saved:
 @fours.post("/unpick")
 def unpicked(here: Here, visitor: Visitor, given: Unpicked) -> m.Saved:
     """Take one's own pick back: all three answers."""
+    _must_be_picked(here)
     for other in given.segments:
         if other != given.best:
             here.store.undo(new_uuid(), visitor.annotator, str(uuids.uuid5(uuids.UUID(given.uuid), str(other))))
