@@ -5,6 +5,7 @@ Nothing of backflip is imported before a test runs: jaxtyping has to see every i
 
 import glob
 import importlib
+import itertools
 import multiprocessing
 import os
 import pwd
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from backflip.lm.models import Causal
+    from backflip.rundir import RunDir
     from backflip.segments import Segments
     from backflip.store import Store
     from pages import Server
@@ -341,23 +343,37 @@ def open_page(browser: "Browser") -> "Iterator[Callable[..., Page]]":
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> "Iterator[Callable[..., Server]]":
-    """serve(pairs=0, **drawing): the server of a new run with so many pairs to show."""
-    from pages import Server, add_pairs, free_port, make_run
+def serve_run() -> "Iterator[Callable[..., Server]]":
+    """serve_run(run, meanwhile): a run's server, once it answers; what is to be done while it starts is done."""
+    from pages import Server, free_port
 
     servers: list[Server] = []
 
-    def start(pairs: int = 0, **drawing: Any) -> "Server":
-        server = Server(make_run(tmp_path / f"run-{len(servers)}"), free_port())
-        server.start()
+    def start(run: "RunDir", meanwhile: Callable[[], object] = lambda: None) -> "Server":
+        server = Server(run, free_port())
         servers.append(server)
-        add_pairs(server.run, pairs, **drawing)
+        server.start()
+        meanwhile()
         server.ready()
         return server
 
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, serve_run: "Callable[..., Server]") -> "Callable[..., Server]":
+    """serve(pairs=0, **drawing): the server of a new run with so many pairs to show."""
+    from pages import add_pairs, make_run
+
+    number = itertools.count()
+
+    def start(pairs: int = 0, **drawing: Any) -> "Server":
+        run = make_run(tmp_path / f"run-{next(number)}")
+        return serve_run(run, lambda: add_pairs(run, pairs, **drawing))
+
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -97,19 +97,24 @@ def add_pairs(run: RunDir, count: int, right: dict[str, Any] | None = None, **dr
     return [query.id for query in asked]
 
 
-def add_texts(run: RunDir, pairs: list[tuple[str, str, str]], room: int = 40_000) -> list[int]:
-    """Put queries between texts (prompt, left completion, right completion) into the store; return their numbers."""
-    written = [Text(prompt, side) for prompt, *sides in pairs for side in sides]
+def segments_of(written: list[Text], room: int, moment: int = 0, width: int = 8) -> Segments:
+    """Texts as a policy that has come so far would record them."""
     n = len(written)
-    segments = Segments(
+    return Segments(
         ids=np.full(n, -1, np.int64),
-        observations=np.zeros((n, 1, 8), np.float32),
+        observations=np.zeros((n, 1, width), np.float32),
         actions=np.zeros((n, 1, 0), np.float32),
         true_rewards=np.zeros((n, 1), np.float32),
         states=pack_texts(written, 1, room),
-        policy_steps=np.arange(n),
+        policy_steps=np.full(n, moment, np.int64),
         lengths=np.ones(n, np.int64),
     )
+
+
+def add_texts(run: RunDir, pairs: list[tuple[str, str, str]], room: int = 40_000) -> list[int]:
+    """Put queries between texts (prompt, left completion, right completion) into the store; return their numbers."""
+    written = [Text(prompt, side) for prompt, *sides in pairs for side in sides]
+    segments = segments_of(written, room)
     with closing(run.store()) as store:
         ids = store.add(segments)
         asked = store.ask(ids.reshape(-1, 2))

@@ -1,22 +1,20 @@
 """The page where people pick the best of four texts, in a real browser; and what it asks the server for."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from backflip.preferences import Choice
 from backflip.rundir import RunDir
-from backflip.segments import Segments
-from backflip.texts import Text, pack_texts
+from backflip.texts import Text
 from backflip.web.lending import LENT_SECONDS, Lent
-from pages import Server, free_port, make_run, wait_for_text, wait_until
+from pages import Server, make_run, segments_of, wait_for_text, wait_until
 
 QUESTION = "Which is the best end of the story?"
 OpenPage = Callable[..., Page]
@@ -24,18 +22,8 @@ OpenPage = Callable[..., Page]
 
 def add_fours(run: RunDir, prompts: list[str], completions: list[str]) -> list[int]:
     written = [Text(prompt, f"{completion} {i}") for i, prompt in enumerate(prompts) for completion in completions]
-    n = len(written)
-    segments = Segments(
-        ids=np.full(n, -1, np.int64),
-        observations=np.zeros((n, 1, 8), np.float32),
-        actions=np.zeros((n, 1, 0), np.float32),
-        true_rewards=np.zeros((n, 1), np.float32),
-        states=pack_texts(written, 1, 4000),
-        policy_steps=np.zeros(n, np.int64),
-        lengths=np.ones(n, np.int64),
-    )
     with closing(run.store()) as store:
-        found: list[int] = store.add(segments).tolist()
+        found: list[int] = store.add(segments_of(written, 4000)).tolist()
     return found
 
 
@@ -49,21 +37,13 @@ def better(run: RunDir) -> set[tuple[int, int]]:
 
 
 @pytest.fixture
-def picking(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
+def picking(tmp_path: Path, serve_run: Callable[..., Server]) -> Callable[..., Server]:
     def start(prompts: list[str], completions: list[str]) -> Server:
         run = make_run(tmp_path / "run", task="stories", question=QUESTION, people={"best_of": 4})
         add_fours(run, prompts, completions)
-        server = Server(run, free_port())
-        servers.append(server)
-        server.start()
-        server.ready()
-        return server
+        return serve_run(run)
 
-    yield start
-    for server in servers:
-        server.stop()
+    return start
 
 
 def passages(page: Page) -> list[str]:

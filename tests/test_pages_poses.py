@@ -16,7 +16,7 @@ from backflip.rundir import RunDir
 from backflip.segments import Array, Segments
 from backflip.settings import Settings
 from backflip.store import new_uuid
-from pages import Server, events, free_port, read_the_guide, seen_pair, wait_for_text, wait_until
+from pages import Server, events, read_the_guide, seen_pair, wait_for_text, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -80,19 +80,8 @@ def posed_run(path: Path, pairs: int) -> RunDir:
 
 
 @pytest.fixture
-def posed(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start(pairs: int) -> Server:
-        server = Server(posed_run(tmp_path / f"run-{len(servers)}", pairs), free_port())
-        server.start()
-        servers.append(server)
-        server.ready()
-        return server
-
-    yield start
-    for server in servers:
-        server.stop()
+def posed(tmp_path: Path, serve_run: Callable[..., Server]) -> Callable[..., Server]:
+    return lambda pairs: serve_run(posed_run(tmp_path / "run", pairs))
 
 
 def pictures(page: Page, moments: int = 1) -> list[list[str]]:

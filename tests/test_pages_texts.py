@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from pages import (
     Server,
     add_texts,
     choices,
-    free_port,
     make_run,
     seen_pair,
     wait_for_text,
@@ -49,22 +48,15 @@ def plain(count: int) -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def reading(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def reading(tmp_path: Path, serve_run: Callable[..., Server]) -> Callable[..., Server]:
     """reading(pairs): the server of a new run with these texts to compare."""
-    servers: list[Server] = []
 
     def start(pairs: list[tuple[str, str, str]]) -> Server:
-        run = make_run(tmp_path / f"run-{len(servers)}", task="stories", question=QUESTION)
+        run = make_run(tmp_path / "run", task="stories", question=QUESTION)
         add_texts(run, pairs)
-        server = Server(run, free_port())
-        servers.append(server)
-        server.start()
-        server.ready()
-        return server
+        return serve_run(run)
 
-    yield start
-    for server in servers:
-        server.stop()
+    return start
 
 
 def sides(page: Page) -> list[str]:

@@ -10,6 +10,7 @@ from backflip.preferences import Choice, Preference
 from backflip.segments import Segments
 from backflip.store import Store, StoreError, new_uuid
 from backflip.texts import Text, pack_texts
+from pages import segments_of
 
 
 def picked(store: Store, uuid: str, ids: list[int], best: int, teacher: str = "ana") -> list[str]:
@@ -105,16 +106,7 @@ def test_texts_of_different_prompts_are_refused(store: Store, make_segments: Cal
 
 
 def _written(store: Store, prompts: list[str], moment: int) -> list[int]:
-    n = len(prompts)
-    segments = Segments(
-        ids=np.full(n, -1, np.int64),
-        observations=np.zeros((n, 1, 3), np.float32),
-        actions=np.zeros((n, 1, 0), np.float32),
-        true_rewards=np.zeros((n, 1), np.float32),
-        states=pack_texts([Text(prompt, f" {i}") for i, prompt in enumerate(prompts)], 1, 60),
-        policy_steps=np.full(n, moment, np.int64),
-        lengths=np.ones(n, np.int64),
-    )
+    segments = segments_of([Text(prompt, f" {i}") for i, prompt in enumerate(prompts)], 60, moment, width=3)
     found: list[int] = store.add(segments).tolist()
     return found
 
