@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backflip.policies.stack import Stack
+from backflip.policies import stack as stacks
+from backflip.policies.stack import Stack, gains_from_bfloat16
 
 WIDTH, ROWS = 16, 9
 
@@ -124,3 +125,22 @@ def test_weights_begin_within_one_over_the_root_of_a_layers_inputs() -> None:
         assert view.abs().max() > 0.9 * bound
     assert torch.equal(stack.flat, _stack(2, inputs=4, width=25).flat)
     assert not torch.equal(stack.flat, _stack(2, inputs=4, width=25, seed=1).flat)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "seconds", "gains"),
+    [(True, 0.5, True), (True, 0.95, False), (True, 2.0, False), (False, 0.5, False)],
+)
+def test_bfloat16_is_taken_only_where_it_is_clearly_quicker(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, seconds: float, gains: bool
+) -> None:
+    clock = [0.0]
+
+    def product(left: Tensor, right: Tensor) -> None:
+        clock[0] += seconds if left.dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch, "bmm", product)
+    monkeypatch.setattr(stacks, "perf_counter", lambda: clock[0])
+    assert gains_from_bfloat16.__wrapped__() == gains

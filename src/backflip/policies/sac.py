@@ -1,8 +1,8 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), whose memory is always paid by the newest r̂. §2.2.1
 
 Lean on a CPU: the critics run as one stacked network, all weights of a network lie in one vector, so that Adam and the
-slow copy are one call each, nothing waits for a number inside an update, and the wide products use the processor's
-bfloat16 units where it has them.
+slow copy are one call each, nothing waits for a number inside an update, and the wide products are in bfloat16 where
+the processor is quicker in it.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
 from backflip.policies.novelty import state_entropy
 from backflip.policies.replay import Replay, Reward
-from backflip.policies.stack import Stack
+from backflip.policies.stack import Stack, gains_from_bfloat16
 from backflip.segments import Array, Rollout, join_rollouts
 
 LOG_2PI = float(np.log(2 * np.pi))
@@ -61,7 +61,7 @@ class SACConfig:
     entropy_steps: int = 0
     """Environment steps after these in which the policy learns to see new states, before there is an r̂ (PEBBLE)."""
     bfloat16: bool = True
-    """Compute the wide products in bfloat16, where the processor has units for it."""
+    """Compute the wide products in bfloat16, where the processor is quicker in it."""
 
     def __post_init__(self) -> None:
         if min(self.environments, self.burst_steps, self.actor_every, self.width) < 1 or self.batch < 2:
@@ -105,7 +105,7 @@ class SAC:
         self.slow = Stack(2, o + a, 1, self.config.width, rng)
         self.slow.flat.copy_(self.critics.flat)
         for stack in (self.actor, self.critics, self.slow):
-            stack.precision = torch.bfloat16 if self.config.bfloat16 and has_bfloat16() else torch.float32
+            stack.precision = torch.bfloat16 if self.config.bfloat16 and gains_from_bfloat16() else torch.float32
         # The temperature rides in the actor's vector: one Adam for both.
         self.actor_flat = torch.cat([self.actor.flat, torch.tensor([self.config.temperature]).log()])
         self.actor.flat = self.actor_flat[:-1]
@@ -315,8 +315,3 @@ class SAC:
         self.replay.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
         self.updates, self._owed, self._sought = meta["updates"], meta["owed"], meta["sought"]
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 by itself; elsewhere PyTorch would only imitate it, slowly."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
