@@ -37,7 +37,10 @@ def _add(memory: Replay, rollout: Rollout) -> None:
 
 
 def _remembered(memory: Replay) -> list[Array]:
-    return [part.numpy() for part in memory.sample(np.arange(len(memory)))]
+    """What was seen, what was done, what was seen next, reward, going on."""
+    known = memory.sample(np.arange(len(memory)))
+    done = known.seen_and_done[:, known.seen.shape[1] :]
+    return [part.numpy() for part in (known.seen, done, known.following, known.rewards, known.going_on)]
 
 
 def _filled(capacity: int, steps: int) -> Replay:

@@ -48,19 +48,20 @@ def _policy(task: Task = FOLLOW, config: SACConfig = SMALL, seed: int = 0, steps
 
 
 def _weights(policy: SAC) -> bytes:
-    parts = (policy.actor_flat, policy.critics.flat, policy.slow.flat)
+    parts = (policy.actor.vector, policy.critics.flat, policy.slow.flat)
     return b"".join(part.numpy().tobytes() for part in parts)
 
 
 def _memory(policy: SAC) -> list[Array]:
     """What was seen and done, what was seen next, rewards, going on."""
-    return [part.numpy() for part in policy.replay.sample(np.arange(len(policy.replay)))]
+    known = policy.replay.sample(np.arange(len(policy.replay)))
+    return [part.numpy() for part in (known.seen_and_done, known.following, known.rewards, known.going_on)]
 
 
 def _set_actor(policy: SAC, means: list[float], log_deviations: list[float]) -> None:
     """Let it want the same everywhere, before the tanh."""
     policy.actor.flat.zero_()
-    policy.actor.views(policy.actor.flat)[5].copy_(torch.tensor([[means + log_deviations]]))
+    policy.actor.weights[5].copy_(torch.tensor([[means + log_deviations]]))
 
 
 def _follow_error(policy: SAC, sign: float = 1) -> float:
@@ -71,31 +72,73 @@ def _follow_error(policy: SAC, sign: float = 1) -> float:
 # ---- formulas
 
 
+def _noise(rows: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(rows, 2, generator=torch.Generator().manual_seed(seed))
+
+
 def test_log_probabilities_are_those_of_a_normal_distribution_behind_a_tanh() -> None:
     policy = _policy(steps=1)
     seen = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
     policy.actor.flat.mul_(2)  # away from 0
-    action, log_probability = policy._sample(policy.actor.flat, seen, torch.Generator().manual_seed(1))
+    drawn = policy._draw(seen, _noise(300))
     mean, log_deviation = policy.actor.alone(seen).double().chunk(2, 1)
     distribution: Any = torch.distributions.TransformedDistribution(
         torch.distributions.Normal(mean, log_deviation.exp()), torch.distributions.transforms.TanhTransform()
     )
-    assert log_probability.shape == (300, 1)
-    assert action.abs().max() < 1
-    wanted: Any = distribution.log_prob(action.double()).sum(1)
-    np.testing.assert_allclose(log_probability[:, 0], wanted, rtol=1e-3, atol=2e-3)
+    assert drawn.log_probability.shape == (300, 1)
+    assert drawn.action.abs().max() < 1
+    wanted: Any = distribution.log_prob(drawn.action.double()).sum(1)
+    np.testing.assert_allclose(drawn.log_probability[:, 0], wanted, rtol=1e-3, atol=2e-3)
     assert wanted.std() > 0.3
+
+
+def test_the_actors_gradient_is_that_of_its_loss_by_pytorch() -> None:
+    # Some log σ are past a bound, where their gradient ends, and each critic is the smaller one somewhere.
+    policy = _policy(config=replace(SMALL, learning_rate=1e-9))
+    policy.critics.flat.mul_(3)
+    _, _, _, _, _, bias = policy.actor.weights
+    bias[0, 0, 2:] = torch.tensor([HIGHEST, LOWEST])
+    policy.actor.vector[-1] = np.log(0.3)
+    seen, noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), _noise(64)
+
+    def plain(stack: Any, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        w1, b1, w2, b2, w3, b3 = stack.views(flat)
+        outputs: torch.Tensor = torch.relu(torch.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3
+        return outputs
+
+    flat = policy.actor.flat.clone().requires_grad_()
+    mean, log_deviation = plain(policy.actor, flat, seen)[0].chunk(2, 1)
+    inside = (log_deviation > LOWEST) & (log_deviation < HIGHEST)
+    assert 0.2 < inside.float().mean() < 0.8
+    log_deviation = log_deviation.clamp(LOWEST, HIGHEST)
+    before = mean + log_deviation.exp() * noise
+    normal: Any = torch.distributions.Normal(mean, log_deviation.exp())
+    log_probability = normal.log_prob(before).sum(1)
+    squash = 2 * (np.log(2) - before - torch.nn.functional.softplus(-2 * before))
+    values = plain(policy.critics, policy.critics.flat.clone(), torch.cat([seen, torch.tanh(before)], 1))
+    level = values.detach().mean(1, keepdim=True)
+    policy.critics.weights[5].sub_(level)
+    values = values - level
+    assert 0.2 < (values[0] < values[1]).float().mean() < 0.8
+    loss = (0.3 * (log_probability - squash.sum(1)) - values.amin(0)[:, 0]).mean()
+    (wanted,) = torch.autograd.grad(loss, flat)
+    policy._learn_actor(seen, noise)
+    torch.testing.assert_close(policy.actor.gradient[:-1], wanted, rtol=1e-3, atol=1e-5)
+    assert policy.report()["act/policy_loss"] == pytest.approx(loss.item(), rel=1e-4)
+    entropy = -(log_probability - squash.sum(1)).mean().item()
+    assert policy.report()["act/entropy"] == pytest.approx(entropy, rel=1e-4)
+    assert float(policy.actor.gradient[-1]) == pytest.approx(entropy + 2, rel=1e-4)
 
 
 def test_log_probabilities_are_finite_however_sure_or_far_out_an_action_is() -> None:
     policy = _policy()
     _set_actor(policy, [30.0, -30.0], [9.0, -99.0])  # deviations of e² and e⁻⁵, their bounds
-    flat = policy.actor.flat.clone().requires_grad_()
     seen = torch.zeros(50, 2)
-    action, log_probability = policy._sample(flat, seen, torch.Generator().manual_seed(0))
-    assert log_probability.isfinite().all()
-    (gradient,) = torch.autograd.grad((log_probability + action.sum(1, keepdim=True)).sum(), flat)
-    assert gradient.isfinite().all()
+    assert policy._draw(seen, _noise(50)).log_probability.isfinite().all()
+    policy._learn_actor(seen, _noise(50))
+    assert policy.actor.gradient.isfinite().all()
+    assert policy.actor.gradient.any()
+    _set_actor(policy, [30.0, -30.0], [9.0, -99.0])
     _, deviations = policy._outputs(seen.numpy())
     np.testing.assert_allclose(deviations[0], np.exp([HIGHEST, LOWEST]), rtol=1e-5)
 
@@ -108,9 +151,9 @@ def test_the_temperature_rises_while_the_entropy_is_below_its_aim_and_falls_whil
     config = replace(SMALL, updates_per_step=1.0, actor_every=1, entropy_per_action=surer - 0.5)
     policy = _policy(config=config)
     _set_actor(policy, [0.0, 0.0], [-2.3, -2.3])
-    before = float(policy.actor_flat[-1])
+    before = float(policy.actor.vector[-1])
     policy.train(_true)
-    moved = float(policy.actor_flat[-1]) - before
+    moved = float(policy.actor.vector[-1]) - before
     assert (moved > 0) == rises
     assert abs(moved) > 0.001
     assert policy.report()["act/entropy"] == pytest.approx(2 * -0.88, abs=0.25)
@@ -124,8 +167,8 @@ def test_only_a_termination_that_may_be_seen_is_worth_nothing_afterwards(sees_en
     policy = _policy(task, replace(SMALL, discount=0.9, updates_per_step=1 / 16), steps=1)
     policy.critics.flat.zero_()
     policy.slow.flat.zero_()
-    policy.slow.views(policy.slow.flat)[5].fill_(10.0)  # the slow critics say 10 everywhere, the critics 0
-    policy.actor_flat[-1] = -50.0  # entropy is worth nothing
+    policy.slow.weights[5].fill_(10.0)  # the slow critics say 10 everywhere, the critics 0
+    policy.actor.vector[-1] = -50.0  # entropy is worth nothing
     policy.train(_nothing)
     assert policy.updates == 1
     # The target is 0 + 0.9·10, or 0 where an end counts; the loss, ½·(81 + 81) of two critics.
@@ -136,8 +179,8 @@ def test_the_target_is_the_reward_and_the_smaller_critics_value_and_the_entropy(
     policy = _policy(config=replace(SMALL, discount=0.5, updates_per_step=1 / 16), steps=1)
     policy.critics.flat.zero_()
     policy.slow.flat.zero_()
-    policy.slow.views(policy.slow.flat)[5][:, 0, 0] = torch.tensor([4.0, 8.0])
-    policy.actor_flat[-1] = np.log(0.2)
+    policy.slow.weights[5][:, 0, 0] = torch.tensor([4.0, 8.0])
+    policy.actor.vector[-1] = np.log(0.2)
     # A deviation of e⁻⁵ around 0: an entropy of 2·(-5 + 1.419) = -7.162, and the tanh is as good as none.
     _set_actor(policy, [0.0, 0.0], [-5.0, -5.0])
     policy.train(lambda rollout: np.full_like(rollout.true_rewards, 3.0))
@@ -321,7 +364,7 @@ def test_what_is_remembered_is_paid_for_what_was_done_and_not_for_the_policys_ow
     np.testing.assert_array_equal(remembered[0], rollout.observations.reshape(-1, 2))
     np.testing.assert_allclose(remembered[1], rollout.actions.reshape(-1, 2), rtol=1e-5)
     actions = rollout.actions.reshape(-1, 2)
-    np.testing.assert_allclose(_memory(policy)[3][:, 0], actions[:, 0] - actions[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(_memory(policy)[2][:, 0], actions[:, 0] - actions[:, 1], rtol=1e-5)
 
 
 def test_a_policy_that_sees_a_table_is_paid_anew_for_the_table() -> None:
@@ -381,9 +424,9 @@ def test_the_actor_learns_every_so_many_updates_of_the_critics() -> None:
     policy = _policy(config=replace(SMALL, updates_per_step=1 / 16, actor_every=3), steps=1)
     moved = []
     for _ in range(7):
-        before = policy.actor_flat.clone()
+        before = policy.actor.vector.clone()
         policy.train(_true)
-        moved.append(not torch.equal(policy.actor_flat, before))
+        moved.append(not torch.equal(policy.actor.vector, before))
     assert moved == [False, False, True, False, False, True, False]
 
 

@@ -26,27 +26,38 @@ def _plain(stack: Stack, flat: Tensor, x: Tensor) -> Tensor:
     return outputs
 
 
-def _gradients(outputs: Tensor, flat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a sum in which every output has its own weight, negative ones among them."""
-    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))
-    for_flat, for_x = torch.autograd.grad((outputs * weights).sum(), (flat, x))
-    return for_flat, for_x
+def _slope(outputs: Tensor) -> Tensor:
+    """A weight of its own for every output, negative ones among them."""
+    return torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))
+
+
+def _by_autograd(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, and the gradient of Σ slope·outputs by every weight and every input, all by PyTorch."""
+    flat, x = stack.flat.clone().requires_grad_(), x.clone().requires_grad_()
+    outputs = _plain(stack, flat, x)
+    by_flat, by_x = torch.autograd.grad((outputs * _slope(outputs)).sum(), (flat, x))
+    return outputs.detach(), by_flat, by_x
+
+
+def _by_hand(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the stack."""
+    passed = stack(x)
+    slope = _slope(passed.outputs)
+    stack.differentiate(passed, slope)
+    return passed.outputs, stack.gradient[: len(stack.flat)].clone(), stack.by_inputs(passed, slope)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
     """Relative distance."""
-    return float((one - other).detach().norm() / other.detach().norm())
+    return float((one - other).norm() / other.norm())
 
 
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("outputs", [1, 4])
 def test_outputs_and_gradients_are_those_of_pytorch(networks: int, outputs: int) -> None:
-    stack = _stack(networks, outputs=outputs)
-    flat, x = stack.flat.clone().requires_grad_(), _inputs().requires_grad_()
-    ours, theirs = stack(flat, x), _plain(stack, flat, x)
-    assert ours.shape == (networks, ROWS, outputs)
-    torch.testing.assert_close(ours, theirs)
-    for mine, autograd in zip(_gradients(ours, flat, x), _gradients(theirs, flat, x), strict=True):
+    stack, x = _stack(networks, outputs=outputs), _inputs()
+    assert stack(x).outputs.shape == (networks, ROWS, outputs)
+    for mine, autograd in zip(_by_hand(stack, x), _by_autograd(stack, x), strict=True):
         assert (autograd != 0).any()
         torch.testing.assert_close(mine, autograd)
 
@@ -54,16 +65,13 @@ def test_outputs_and_gradients_are_those_of_pytorch(networks: int, outputs: int)
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("outputs", [1, 4])
 def test_in_bfloat16_outputs_and_gradients_are_nearly_the_same(networks: int, outputs: int) -> None:
-    stack = _stack(networks, outputs=outputs, width=64)
-    flat, x = stack.flat.clone().requires_grad_(), _inputs(64).requires_grad_()
-    exact = stack(flat, x)
-    wanted = _gradients(exact, flat, x)
+    stack, x = _stack(networks, outputs=outputs, width=64), _inputs(64)
+    wanted = _by_hand(stack, x)
     stack.precision = torch.bfloat16
-    rough = stack(flat, x)
+    rough = _by_hand(stack, x)
     # bfloat16 keeps 8 bits: each factor of the wide product is off by at most 1/256.
-    assert 1e-5 < _apart(rough, exact) < 1 / 128
-    assert rough.dtype == torch.float32
-    for mine, sharp in zip(_gradients(rough, flat, x), wanted, strict=True):
+    assert 1e-5 < _apart(rough[0], wanted[0]) < 1 / 128
+    for mine, sharp in zip(rough, wanted, strict=True):
         assert mine.dtype == torch.float32
         assert 1e-5 < _apart(mine, sharp) < 0.1  # the ReLUs that flip near 0 count most
 
@@ -73,27 +81,40 @@ def test_inputs_near_each_other_and_large_outputs_survive_bfloat16() -> None:
     stack = _stack(1, 1, 1)
     stack.precision = torch.bfloat16
     stack.flat.zero_()
-    w1, b1, w2, _, w3, b3 = stack.views(stack.flat)
+    w1, b1, w2, _, w3, b3 = stack.weights
     w1[0, 0, 0], b1[0, 0, 0], w2[0, 0, 0], w3[0, 0, 0], b3[0] = 1000, -999.8, 1, 10, 300.1
     x = torch.tensor([[0.9999], [1.0]])
-    np.testing.assert_allclose(stack(stack.flat, x)[0, :, 0], [301.1, 302.1], atol=0.02)
-    assert float(stack(stack.flat, torch.zeros(1, 1))) == np.float32(300.1)
+    np.testing.assert_allclose(stack(x).outputs[0, :, 0], [301.1, 302.1], atol=0.02)
+    assert float(stack(torch.zeros(1, 1)).outputs) == np.float32(300.1)
 
 
-def test_weights_that_no_gradient_is_wanted_for_get_none() -> None:
-    stack, x = _stack(), _inputs().requires_grad_()
-    (for_x,) = torch.autograd.grad(stack(stack.flat, x).sum(), x)
-    (wanted,) = torch.autograd.grad(_plain(stack, stack.flat, x).sum(), x)
-    torch.testing.assert_close(for_x, wanted)
-    assert stack.flat.grad is None
-
-
-def test_inputs_that_no_gradient_is_wanted_for_get_none() -> None:
+def test_a_gradient_by_some_of_the_inputs_is_a_part_of_that_by_all() -> None:
     stack, x = _stack(), _inputs()
-    flat = stack.flat.clone().requires_grad_()
-    (for_flat,) = torch.autograd.grad(stack(flat, x).sum(), flat)
-    (wanted,) = torch.autograd.grad(_plain(stack, flat, x).sum(), flat)
-    torch.testing.assert_close(for_flat, wanted)
+    passed = stack(x)
+    slope = _slope(passed.outputs)
+    torch.testing.assert_close(stack.by_inputs(passed, slope, since=1), stack.by_inputs(passed, slope)[:, 1:])
+
+
+def test_a_gradient_by_inputs_leaves_that_by_weights_as_it_is() -> None:
+    stack, x = _stack(), _inputs()
+    passed = stack(x)
+    stack.differentiate(passed, _slope(passed.outputs))
+    before = stack.gradient.clone()
+    stack.by_inputs(passed, 2 * _slope(passed.outputs))
+    assert torch.equal(stack.gradient, before)
+
+
+def test_others_lie_behind_the_weights_and_are_nobodys_weight() -> None:
+    alone, stack = _stack(), Stack(2, 3, 1, WIDTH, np.random.default_rng(0), others=2)
+    assert torch.equal(stack.vector[:-2], alone.vector)
+    assert torch.equal(stack.vector[-2:], torch.zeros(2))
+    stack.vector[-2:] = torch.tensor([5.0, 6.0])
+    stack.gradient[-2:] = torch.tensor([7.0, 8.0])
+    passed = stack(_inputs())
+    assert torch.equal(passed.outputs, alone(_inputs()).outputs)
+    stack.differentiate(passed, _slope(passed.outputs))
+    assert stack.vector.grad is stack.gradient
+    assert torch.equal(stack.gradient[-2:], torch.tensor([7.0, 8.0]))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -107,11 +128,11 @@ def test_alone_the_first_network_gives_its_outputs_always_in_float32(precision: 
 
 def test_networks_of_a_stack_do_not_share_anything() -> None:
     stack, x = _stack(2), _inputs()
-    before = stack(stack.flat, x)
+    before = stack(x).outputs
     assert _apart(before[0], before[1]) > 0.1
-    for view in stack.views(stack.flat):
+    for view in stack.weights:
         view[1] += 1
-    after = stack(stack.flat, x)
+    after = stack(x).outputs
     assert torch.equal(after[0], before[0])
     assert not torch.equal(after[1], before[1])
 
@@ -119,9 +140,9 @@ def test_networks_of_a_stack_do_not_share_anything() -> None:
 def test_weights_begin_within_one_over_the_root_of_a_layers_inputs() -> None:
     stack = _stack(2, inputs=4, width=25)
     bounds = [4**-0.5, 4**-0.5, 25**-0.5, 25**-0.5, 25**-0.5, 25**-0.5]
-    for view, bound in zip(stack.views(stack.flat), bounds, strict=True):
+    for view, bound in zip(stack.weights, bounds, strict=True):
         assert view.abs().max() <= bound
-    for view, bound in zip(stack.views(stack.flat)[:3:2], bounds[:3:2], strict=True):
+    for view, bound in zip(stack.weights[:3:2], bounds[:3:2], strict=True):
         assert view.abs().max() > 0.9 * bound
     assert torch.equal(stack.flat, _stack(2, inputs=4, width=25).flat)
     assert not torch.equal(stack.flat, _stack(2, inputs=4, width=25, seed=1).flat)

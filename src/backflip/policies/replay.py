@@ -1,6 +1,7 @@
 """What an off-policy policy remembers: transitions, always paid by the newest r̂. §2.2.1"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,16 @@ PAID_AT_ONCE = 16_384
 
 Reward = Callable[[Shaped[np.ndarray, "n *obs"], Shaped[np.ndarray, "n a"]], Float32[np.ndarray, " n"]]
 """r̂ of single steps, from what was seen and done."""
+
+
+class Batch(NamedTuple):
+    """Transitions."""
+
+    seen: Float32[Tensor, "b o"]
+    seen_and_done: Float32[Tensor, "b _"]
+    following: Float32[Tensor, "b o"]
+    rewards: Float32[Tensor, "b 1"]
+    going_on: Float32[Tensor, "b 1"]
 
 
 class Replay:
@@ -59,9 +70,11 @@ class Replay:
         rows = rows[-self.capacity :]
         self.table[(torch.arange(-len(rows), 0) + self.added) % self.capacity] = rows
 
-    def sample(self, places: Int64[np.ndarray, " b"]) -> list[Float[Tensor, "b _"]]:
-        """The transitions at some places: seen, done, seen next, reward, going on."""
-        return list(torch.split_with_sizes(self.table[torch.from_numpy(places)], self.widths, 1))
+    def sample(self, places: Int64[np.ndarray, " b"]) -> Batch:
+        """The transitions at some places."""
+        rows = self.table[torch.from_numpy(places)]
+        seen, done, following, rewards, going_on = torch.split_with_sizes(rows, self.widths, 1)
+        return Batch(seen, rows[:, : seen.shape[1] + done.shape[1]], following, rewards, going_on)
 
     def observations(self, places: Int64[np.ndarray, " b"]) -> Float[Tensor, "b o"]:
         """What was seen at some places."""

@@ -5,24 +5,26 @@ slow copy are one call each, nothing waits for a number inside an update, and th
 the processor is quicker in it.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from backflip.envs import Collector
 from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
 from backflip.policies.novelty import state_entropy
-from backflip.policies.replay import Replay, Reward
-from backflip.policies.stack import Stack, gains_from_bfloat16
+from backflip.policies.replay import Batch, Replay, Reward
+from backflip.policies.stack import Passed, Stack, gains_from_bfloat16
 from backflip.segments import Array, Rollout, join_rollouts
 
-LOG_2PI = float(np.log(2 * np.pi))
+LOG_2, LOG_2PI = math.log(2), math.log(2 * math.pi)
 LOWEST, HIGHEST = -5.0, 2.0
 """Bounds of the actor's log σ (CleanRL)."""
 ENTROPY_SAMPLE = 1024
@@ -74,6 +76,18 @@ class SACConfig:
             raise ValueError(f"discount is {self.discount}; it lies between 0 and 1")
 
 
+class Drawn(NamedTuple):
+    """Actions that the actor drew, and what their gradient needs."""
+
+    action: Float32[Tensor, "b a"]
+    log_probability: Float32[Tensor, "b 1"]
+    spread: Float32[Tensor, "b a"]
+    """σ·noise."""
+    within: Bool[Tensor, "b a"]
+    """Whether log σ is within its bounds."""
+    passed: Passed
+
+
 class SAC:
     """A policy that learns by SAC from everything it remembers, as the newest reward pays it."""
 
@@ -100,23 +114,23 @@ class SAC:
         o, a = int(np.prod(collector.observation_space.shape or ())), self.middle.size
         self.actions = a
         rng = np.random.default_rng([seed, 0])
-        self.actor = Stack(1, o, 2 * a, self.config.width, rng)
+        # The temperature rides in the actor's vector: one Adam for both.
+        self.actor = Stack(1, o, 2 * a, self.config.width, rng, others=1)
+        self.actor.vector[-1] = math.log(self.config.temperature)
         self.critics = Stack(2, o + a, 1, self.config.width, rng)
         self.slow = Stack(2, o + a, 1, self.config.width, rng)
         self.slow.flat.copy_(self.critics.flat)
         for stack in (self.actor, self.critics, self.slow):
             stack.precision = torch.bfloat16 if self.config.bfloat16 and gains_from_bfloat16() else torch.float32
-        # The temperature rides in the actor's vector: one Adam for both.
-        self.actor_flat = torch.cat([self.actor.flat, torch.tensor([self.config.temperature]).log()])
-        self.actor.flat = self.actor_flat[:-1]
         self.adams = {
-            "actor": torch.optim.Adam([self.actor_flat], self.config.learning_rate, fused=True),
-            "critics": torch.optim.Adam([self.critics.flat], self.config.learning_rate, fused=True),
+            "actor": torch.optim.Adam([self.actor.vector], self.config.learning_rate, fused=True),
+            "critics": torch.optim.Adam([self.critics.vector], self.config.learning_rate, fused=True),
         }
         self.replay = Replay(self.config.capacity, o, a)
         self._owed = 0.0
         self._sought = False
         self._measured: dict[str, Tensor] = {}
+        """What `report` measures, of the last update."""
 
     @property
     def steps(self) -> int:
@@ -152,7 +166,11 @@ class SAC:
 
     def report(self) -> dict[str, float]:
         """Measurements of the last update (docs/metrics.md)."""
-        return {name: value.item() for name, value in self._measured.items()}
+        found = {name: value.mean().item() for name, value in self._measured.items()}
+        if "act/value_error" in found:
+            found["act/value_loss"] = 0.5 * self._measured["act/value_error"].square().mean(1).sum().item()
+            del found["act/value_error"]
+        return found
 
     def _draw_critics(self) -> None:
         """New critics, that know nothing."""
@@ -208,6 +226,7 @@ class SAC:
         outward: Array = self.middle + self.reach * inward
         return outward
 
+    @torch.inference_mode()
     def _learn(self, rng: np.random.Generator, steps: int, novelty: bool) -> None:
         """As many updates as these environment steps allow."""
         self._owed += steps * self.config.updates_per_step
@@ -215,72 +234,74 @@ class SAC:
         self._owed -= updates
         places = rng.integers(0, len(self.replay), (updates, batch))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        noise = torch.randn(updates, 2, batch, self.actions, generator=generator)
         among = self.replay.observations(rng.integers(0, len(self.replay), ENTROPY_SAMPLE)) if novelty else None
-        for chosen in places:
-            seen, done, following, rewards, going_on = self.replay.sample(chosen)
+        for chosen, (then, now) in zip(places, noise, strict=True):
+            sample = self.replay.sample(chosen)
             if among is not None:
-                rewards = state_entropy(following, among)
+                sample = sample._replace(rewards=state_entropy(sample.following, among))
             if not self.collector.task.sees_ends:
-                going_on = torch.ones_like(going_on)
-            self._learn_critics(seen, done, following, rewards, going_on, generator)
+                sample = sample._replace(going_on=torch.ones_like(sample.going_on))
+            self._learn_critics(sample, then)
             self.updates += 1
             if self.updates % self.config.actor_every == 0:
-                self._learn_actor(seen, generator)
+                self._learn_actor(sample.seen, now)
 
-    def _learn_critics(
-        self,
-        seen: Float[Tensor, "b o"],
-        done: Float[Tensor, "b a"],
-        following: Float[Tensor, "b o"],
-        rewards: Float[Tensor, "b 1"],
-        going_on: Float[Tensor, "b 1"],
-        generator: torch.Generator,
-    ) -> None:
+    def _learn_critics(self, sample: Batch, noise: Float32[Tensor, "b a"]) -> None:
         """Both critics towards r + γ·(min Q(s', a') - α·log π(a'|s')), with Q the slow critics (eq. 5 and 6)."""
-        with torch.no_grad():
-            then, log_probability = self._sample(self.actor.flat, following, generator)
-            value = self.slow(self.slow.flat, torch.cat([following, then], 1)).amin(0)
-            value -= self.actor_flat[-1].exp() * log_probability
-            target = rewards + self.config.discount * going_on * value
-        flat = self.critics.flat.detach().requires_grad_()
-        values = self.critics(flat, torch.cat([seen, done], 1))
-        loss = 0.5 * (values - target).square().mean(1).sum()
-        (self.critics.flat.grad,) = torch.autograd.grad(loss, flat)
+        then = self._draw(sample.following, noise)
+        value = self.slow(torch.cat([sample.following, then.action], 1)).outputs.amin(0)
+        value -= self._temperature() * then.log_probability
+        target = torch.addcmul(sample.rewards, sample.going_on, value, value=self.config.discount)
+        passed = self.critics(sample.seen_and_done)
+        error = passed.outputs - target
+        self.critics.differentiate(passed, error / len(noise))  # of ½·error², a mean over the batch
         self.adams["critics"].step()
         self.slow.flat.lerp_(self.critics.flat, self.config.slowness)
-        self._measured |= {"act/value_loss": loss.detach(), "act/value": values.detach().mean()}
+        self._measured |= {"act/value_error": error, "act/value": passed.outputs}
 
-    def _learn_actor(self, seen: Float[Tensor, "b o"], generator: torch.Generator) -> None:
+    def _learn_actor(self, seen: Float32[Tensor, "b o"], noise: Float32[Tensor, "b a"]) -> None:
         """The actor towards larger min Q - α·log π (eq. 7), and α towards the wanted entropy (eq. 18)."""
-        flat = self.actor.flat.detach().requires_grad_()
-        action, log_probability = self._sample(flat, seen, generator)
-        values = self.critics(self.critics.flat, torch.cat([seen, action], 1)).amin(0)
-        alpha = self.actor_flat[-1].exp()
-        loss = (alpha * log_probability - values).mean()
-        (gradient,) = torch.autograd.grad(loss, flat)
-        entropy = -log_probability.detach().mean()
-        surplus = entropy - self.config.entropy_per_action * self.actions
-        self.actor_flat.grad = torch.cat([gradient, surplus[None]])
+        batch, alpha = len(noise), self._temperature()
+        now = self._draw(seen, noise)
+        action = now.action
+        passed = self.critics(torch.cat([seen, action], 1))
+        first, second = passed.outputs
+        smaller = torch.stack([first <= second, first > second])
+        by_action = self.critics.by_inputs(passed, smaller / -batch, seen.shape[1])
+        # By u, with ∂log π/∂u = 2·tanh(u) and ∂tanh(u)/∂u = 1 - tanh²(u); u = mean + σ·noise and ∂log π/∂log σ = -1.
+        by_u = by_action * (1 - action.square()) + (2 * alpha / batch) * action
+        by_log_deviation = (by_u * now.spread - alpha / batch) * now.within
+        self.actor.differentiate(now.passed, torch.cat([by_u, by_log_deviation], 1)[None])
+        entropy = -now.log_probability.mean()
+        self.actor.gradient[-1] = entropy - self.config.entropy_per_action * self.actions
         self.adams["actor"].step()
-        self._measured |= {"act/policy_loss": loss.detach(), "act/entropy": entropy, "act/temperature": alpha}
+        self._measured |= {
+            "act/policy_loss": alpha * now.log_probability - torch.minimum(first, second),
+            "act/entropy": entropy,
+            "act/temperature": torch.tensor(alpha),
+        }
 
-    def _sample(
-        self, flat: Float[Tensor, " w"], seen: Float[Tensor, "b o"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "b a"], Float[Tensor, "b 1"]]:
-        """Actions tanh(u), u ~ N(mean, σ), and log π = log N(u) - Σ log(1 - tanh²(u)) (Haarnoja 2018, appendix C)."""
-        mean, log_deviation = self.actor(flat, seen)[0].chunk(2, 1)
-        log_deviation = log_deviation.clamp(LOWEST, HIGHEST)
-        noise = torch.randn(mean.shape, generator=generator)
-        before = mean + log_deviation.exp() * noise
+    def _temperature(self) -> float:
+        """α."""
+        return math.exp(self.actor.vector[-1])
+
+    def _draw(self, seen: Float32[Tensor, "b o"], noise: Float32[Tensor, "b a"]) -> Drawn:
+        """Actions tanh(u), u = mean + σ·noise, and log π = log N(u) - Σ log(1 - tanh²(u)) (Haarnoja 2018, C)."""
+        passed = self.actor(seen)
+        mean, wanted = passed.outputs[0].chunk(2, 1)
+        log_deviation = wanted.clamp(LOWEST, HIGHEST)
+        spread = log_deviation.exp() * noise
+        before = mean + spread
         # log(1 - tanh²(u)) = 2·(log 2 - u - softplus(-2u)), which never takes the log of 0.
-        squash = 2 * (np.log(2) - before - torch.nn.functional.softplus(-2 * before))
-        log_probability = -0.5 * (noise.square() + LOG_2PI) - log_deviation - squash
-        return torch.tanh(before), log_probability.sum(1, keepdim=True)
+        squash = 2 * (LOG_2 - before - torch.nn.functional.softplus(-2 * before))
+        log_probability = (-0.5 * (noise.square() + LOG_2PI) - log_deviation - squash).sum(1, keepdim=True)
+        return Drawn(torch.tanh(before), log_probability, spread, log_deviation == wanted, passed)
 
     def save(self, directory: Path) -> None:
         """Write everything that learning depends on, the memory included, the state of the environments excepted."""
         arrays = {
-            "actor": self.actor_flat.numpy(),
+            "actor": self.actor.vector.numpy(),
             "critics": self.critics.flat.numpy(),
             "slow": self.slow.flat.numpy(),
         }
@@ -304,7 +325,7 @@ class SAC:
             DamagedFile: it cannot be read.
         """
         arrays, meta = load_arrays(directory / "policy.safetensors")
-        for name, flat in {"actor": self.actor_flat, "critics": self.critics.flat, "slow": self.slow.flat}.items():
+        for name, flat in {"actor": self.actor.vector, "critics": self.critics.flat, "slow": self.slow.flat}.items():
             flat.copy_(torch.from_numpy(arrays[name]))
         for name, adam in self.adams.items():
             start = f"{name}_adam_"

@@ -1,18 +1,17 @@
 """Small networks side by side, with their gradient written out: what SAC's actor and critics are made of.
 
-PyTorch's own gradient of the same functions takes 1.5 times as long on a CPU: more and smaller calls, and gradients in
-layouts that are slow to read. A test compares the two.
+PyTorch's own gradient of the same functions takes twice as long on a CPU: more and smaller calls, a graph for each,
+and gradients in layouts that are slow to read. A test compares the two.
 """
 
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from backflip.segments import Array
 
@@ -41,14 +40,31 @@ def gains_from_bfloat16() -> bool:
     return quickest[torch.float32] > CLEARLY * quickest[torch.bfloat16]
 
 
+class Passed(NamedTuple):
+    """Outputs of a stack, and what its gradient needs."""
+
+    outputs: Float32[Tensor, "n b outputs"]
+    x: Float32[Tensor, "b i"]
+    first: Float[Tensor, "n b w"]
+    wide: Float[Tensor, "n w w"]
+    second: Float32[Tensor, "n b w"]
+
+
 class Stack:
-    """n networks of two hidden ReLU layers, all their weights in one vector of float32, `flat`.
+    """n networks of two hidden ReLU layers, all their weights in one vector of float32.
 
     Only the product of the two hidden layers, the wide one, is in `precision`. Inputs and outputs keep float32: a
-    pole's cosine near 1, or a return of some hundreds, would lose what matters.
+    pole's cosine near 1, or a return of some hundreds, would lose what matters. Nothing here is for autograd.
     """
 
-    def __init__(self, networks: int, inputs: int, outputs: int, width: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, networks: int, inputs: int, outputs: int, width: int, rng: np.random.Generator, others: int = 0
+    ) -> None:
+        """Draw the weights.
+
+        Args:
+            others: further numbers that are learned together with them.
+        """
         self.precision = torch.float32
         self.shapes: list[tuple[int, int, int]] = []
         drawn: list[Array] = []
@@ -57,8 +73,14 @@ class Stack:
             for rows in (before, 1):
                 self.shapes.append((networks, rows, after))
                 drawn.append(rng.uniform(-bound, bound, networks * rows * after))
-        self.flat = torch.from_numpy(np.concatenate(drawn).astype(np.float32))
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
+        self.vector = torch.from_numpy(np.concatenate([*drawn, np.zeros(others)]).astype(np.float32))
+        """The weights, and behind them the others."""
+        self.gradient = self.vector.grad = torch.zeros_like(self.vector)
+        self.flat = self.vector[: sum(self._sizes)]
+        self.weights = self.views(self.flat)
+        self.slopes = self.views(self.gradient[: len(self.flat)])
+        self._alone = [weight[0] for weight in self.weights]
 
     def views(self, flat: Float32[Tensor, " w"]) -> list[Tensor]:
         """A vector of weights by layers: [networks in out], [networks 1 out] and so on."""
@@ -66,60 +88,59 @@ class Stack:
             part.view(shape) for part, shape in zip(torch.split_with_sizes(flat, self._sizes), self.shapes, strict=True)
         ]
 
-    def __call__(self, flat: Float32[Tensor, " w"], x: Float32[Tensor, "b i"]) -> Float32[Tensor, "n b outputs"]:
-        """Every network's outputs, with the weights `flat`; differentiable in both."""
-        outputs: Tensor = _Evaluate.apply(flat, x, self)  # type: ignore[no-untyped-call]  # PyTorch's
-        return outputs
+    def __call__(self, x: Float32[Tensor, "b i"]) -> Passed:
+        """Every network's outputs."""
+        w1, b1, w2, b2, w3, b3 = self.weights
+        first = torch.baddbmm(b1, x.expand(len(w1), *x.shape), w1).relu_()
+        wide = w2
+        if self.precision == torch.float32:
+            second = torch.baddbmm(b2, first, w2).relu_()
+        else:
+            first, wide = first.to(self.precision), w2.to(self.precision)
+            second = torch.bmm(first, wide).float().add_(b2).relu_()
+        if w3.shape[2] == 1:  # a product with a vector is five times quicker as a sum
+            outputs = (second * w3.transpose(1, 2)).sum(-1, keepdim=True).add_(b3)
+        else:
+            outputs = torch.baddbmm(b3, second, w3)
+        return Passed(outputs, x, first, wide, second)
 
-    @torch.no_grad()
+    def _behind_first(
+        self, passed: Passed, slope: Float32[Tensor, "n b outputs"]
+    ) -> tuple[Float32[Tensor, "n b w"], Float[Tensor, "n b w"], Float32[Tensor, "n b w"]]:
+        """The gradient before the second layer's ReLU, the same in `precision`, and that before the first one's."""
+        w3 = self.weights[4].transpose(1, 2)
+        at_second = slope * w3 if w3.shape[1] == 1 else torch.bmm(slope, w3)
+        at_second = torch.ops.aten.threshold_backward(at_second, passed.second, 0)
+        rough = at_second.to(self.precision)
+        at_first = torch.bmm(rough, passed.wide.transpose(1, 2))
+        return at_second, rough, torch.ops.aten.threshold_backward(at_first, passed.first, 0).float()
+
+    def differentiate(self, passed: Passed, slope: Float32[Tensor, "n b outputs"]) -> None:
+        """Write the gradient of Σ slope·outputs by every weight to `slopes`."""
+        v1, c1, v2, c2, v3, c3 = self.slopes
+        at_second, rough, at_first = self._behind_first(passed, slope)
+        torch.bmm(passed.x.T.expand(len(v1), *passed.x.T.shape), at_first, out=v1)
+        torch.sum(at_first, 1, keepdim=True, out=c1)
+        if self.precision == torch.float32:
+            torch.bmm(passed.first.transpose(1, 2), rough, out=v2)
+        else:
+            v2.copy_(torch.bmm(passed.first.transpose(1, 2), rough))
+        torch.sum(at_second, 1, keepdim=True, out=c2)
+        if v3.shape[2] == 1:
+            torch.sum(passed.second * slope, 1, out=v3[:, :, 0])
+        else:
+            torch.bmm(passed.second.transpose(1, 2), slope, out=v3)
+        torch.sum(slope, 1, keepdim=True, out=c3)
+
+    def by_inputs(
+        self, passed: Passed, slope: Float32[Tensor, "n b outputs"], since: int = 0
+    ) -> Float32[Tensor, "b inputs"]:
+        """The gradient of Σ slope·outputs by every input from number `since` on."""
+        *_, at_first = self._behind_first(passed, slope)
+        return torch.bmm(at_first, self.weights[0][:, since:].transpose(1, 2)).sum(0)
+
     def alone(self, x: Float32[Tensor, "b i"]) -> Float32[Tensor, "b outputs"]:
-        """The first network's outputs for a handful of inputs, in float32; without gradient."""
-        w1, b1, w2, b2, w3, b3 = (view[0] for view in self.views(self.flat))
+        """The first network's outputs for a handful of inputs, in float32."""
+        w1, b1, w2, b2, w3, b3 = self._alone
         hidden = torch.addmm(b2, torch.addmm(b1, x, w1).relu_(), w2).relu_()
         return torch.addmm(b3, hidden, w3)
-
-
-class _Evaluate(torch.autograd.Function):
-    """Outputs of a stack, and the gradient of each weight and input."""
-
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, x: Tensor, stack: Stack) -> Tensor:
-        w1, b1, w2, b2, w3, b3 = stack.views(flat)
-        first = torch.baddbmm(b1, x.expand(len(w1), *x.shape), w1).relu_().to(stack.precision)
-        wide = w2.to(stack.precision)
-        second = torch.bmm(first, wide).float().add_(b2).relu_()
-        ctx.stack = stack
-        ctx.save_for_backward(flat, x, first, wide, second)
-        if w3.shape[2] == 1:  # a product with a vector is five times quicker as a sum
-            return (second * w3.transpose(1, 2)).sum(-1, keepdim=True) + b3
-        return torch.baddbmm(b3, second, w3)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Float[Tensor, "n b outputs"]) -> tuple[Tensor | None, Tensor | None, None]:
-        flat, x, first, wide, second = ctx.saved_tensors
-        w1, _, _, _, w3, _ = ctx.stack.views(flat)
-        at_second = torch.empty_like(second)
-        if w3.shape[2] == 1:
-            torch.mul(slope, w3.transpose(1, 2), out=at_second)
-        else:
-            torch.bmm(slope, w3.transpose(1, 2), out=at_second)
-        at_second = torch.ops.aten.threshold_backward(at_second, second, 0)
-        rough = at_second.to(wide.dtype)
-        at_first = torch.ops.aten.threshold_backward(torch.bmm(rough, wide.transpose(1, 2)), first, 0).float()
-        gradient = for_x = None
-        if ctx.needs_input_grad[0]:
-            gradient = torch.empty_like(flat)
-            v1, c1, v2, c2, v3, c3 = ctx.stack.views(gradient)
-            torch.bmm(x.T.expand(len(w1), *x.T.shape), at_first, out=v1)
-            torch.sum(at_first, 1, keepdim=True, out=c1)
-            v2.copy_(torch.bmm(first.transpose(1, 2), rough))
-            torch.sum(at_second, 1, keepdim=True, out=c2)
-            if w3.shape[2] == 1:
-                torch.sum(second * slope, 1, out=v3[:, :, 0])
-            else:
-                torch.bmm(second.transpose(1, 2), slope, out=v3)
-            torch.sum(slope, 1, keepdim=True, out=c3)
-        if ctx.needs_input_grad[1]:
-            for_x = torch.bmm(at_first, w1.transpose(1, 2)).sum(0)
-        return gradient, for_x, None
