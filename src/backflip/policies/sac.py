@@ -166,11 +166,7 @@ class SAC:
 
     def report(self) -> dict[str, float]:
         """Measurements of the last update (docs/metrics.md)."""
-        found = {name: value.mean().item() for name, value in self._measured.items()}
-        if "act/value_error" in found:
-            found["act/value_loss"] = 0.5 * self._measured["act/value_error"].square().mean(1).sum().item()
-            del found["act/value_error"]
-        return found
+        return {name: value.mean().item() for name, value in self._measured.items()}
 
     def _draw_critics(self) -> None:
         """New critics, that know nothing."""
@@ -258,7 +254,7 @@ class SAC:
         self.critics.differentiate(passed, error / len(noise))  # of ½·error², a mean over the batch
         self.adams["critics"].step()
         self.slow.flat.lerp_(self.critics.flat, self.config.slowness)
-        self._measured |= {"act/value_error": error, "act/value": passed.outputs}
+        self._measured |= {"act/value_loss": error.square(), "act/value": passed.outputs}  # Σ over two of ½·error²
 
     def _learn_actor(self, seen: Float32[Tensor, "b o"], noise: Float32[Tensor, "b a"]) -> None:
         """The actor towards larger min Q - α·log π (eq. 7), and α towards the wanted entropy (eq. 18)."""
