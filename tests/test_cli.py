@@ -550,6 +550,7 @@ def test_evaluate_films_the_policy(trained: Path, tmp_path: Path, capsys: pytest
         assert 150 < getattr(picture, "n_frames", 1) <= 200
 
 
+@pytest.mark.slow
 def test_a_run_in_turn_ends_cleanly_when_terminated(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -35,8 +35,10 @@ def _all(tuner: Tuner) -> dict[str, Array]:
     return {**arrays(tuner.policy), **{name: head.detach().numpy() for name, head in tuner.learner.heads().items()}}
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+@pytest.mark.parametrize(
+    ("algorithm", "rank"),
+    [("ppo", 0), *(pytest.param(*both, marks=pytest.mark.slow) for both in (("rloo", 0), ("rloo", 4), ("ppo", 4)))],
+)
 def test_two_batches_a_checkpoint_and_two_more_are_four_batches_to_the_bit(
     miniature_folder: Path, tmp_path: Path, algorithm: Any, rank: int
 ) -> None:

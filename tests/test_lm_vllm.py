@@ -238,6 +238,7 @@ def test_ppo_learns_from_a_server_and_finds_out_one_that_samples_otherwise(
             learned(found, 1)
 
 
+@pytest.mark.slow
 def test_the_command_line_names_the_server_and_writes_nothing_where_none_answers(
     model: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,7 +122,7 @@ class Killed(Exception):
     """Stands for a death between two turns; everything since the last checkpoint is lost, as by kill -9."""
 
 
-@pytest.mark.parametrize("turns", [1, pytest.param(9, marks=pytest.mark.slow), 23])
+@pytest.mark.parametrize("turns", [*(pytest.param(turns, marks=pytest.mark.slow) for turns in (1, 9)), 23])
 def test_a_run_that_died_and_resumed_equals_one_that_did_not(
     whole: Any, changes: dict[str, Any], tmp_path: Path, turns: int
 ) -> None:
@@ -249,6 +249,7 @@ def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
     assert len(set(found.values())) == len(found)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_evaluations_of_one_that_did_not_die(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
@@ -413,6 +414,7 @@ def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
     assert 6_000 <= told < 6_000 + max(per_rollout, 8 * 64)
 
 
+@pytest.mark.slow
 def test_every_fallible_teacher_finishes_a_run(tmp_path: Path) -> None:
     from backflip.loop import in_turn
     from backflip.teachers.oracle import FALLIBLE
@@ -530,7 +532,8 @@ def train_at_once(path: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, str(script), str(path)], stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("policy", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["ppo", "sac"])
 def test_at_once_the_three_parts_run_beside_each_other_to_the_end(tmp_path: Path, policy: str) -> None:
     steps = 40_000 if policy == "ppo" else 20_000
     run = make_run(tmp_path / "run", mode="at_once", **{**changes_for(policy), "steps": steps})

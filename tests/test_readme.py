@@ -27,8 +27,8 @@ START_SECONDS = 60
 
 
 def takes_long(line: str) -> bool:
-    """Whether a command is the page's first one in other words, or about a language model; quick tests leave it out."""
-    return (line.split()[1] == "train" and line != COMMANDS[0]) or "runs/kind" in line
+    """Whether a command trains, or needs one that did; quick tests leave it out."""
+    return line.split()[1] == "train" or "runs/" in line
 
 
 def test_there_are_two_set_up_lines() -> None:
@@ -187,9 +187,10 @@ def answered(link: str) -> str:
     "waits",
     [
         pytest.param(True, id="when the page has answered"),
-        pytest.param(False, id="while everything starts", marks=pytest.mark.slow),
+        pytest.param(False, id="while everything starts"),
     ],
 )
+@pytest.mark.slow  # .ci/run does the same with the whole line before the quick tests
 def test_the_demo_of_the_set_up_line_shows_its_page_and_ends_with_ctrl_c(
     waits: bool, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]
 ) -> None:
@@ -205,6 +206,7 @@ def test_the_demo_of_the_set_up_line_shows_its_page_and_ends_with_ctrl_c(
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[1] == "serve"])
 def test_a_command_of_the_page_that_serves_does_so_until_it_is_terminated(
     line: str, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("request_to_end", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_started_with_signals_ignored_ends_cleanly_when_its_group_is_told_to(
     tmp_path: Path, request_to_end: signal.Signals
 ) -> None:
