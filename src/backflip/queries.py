@@ -38,6 +38,9 @@ class AskConfig:
     """Labels are asked for in groups of so many."""
     recent: int = 1000
     """Candidate segments are drawn from the newest so many."""
+    newest: float = 1.0
+    """One side of every candidate pair is among this newest share of the candidates: what the policy does now is
+    compared with all that it ever did. 1: both sides from anywhere, as in the paper."""
     open_queries: int = 32
     """With people: queries kept open: 20 drawn ones beside the three that a page holds and those just answered, so that
     a burst of answers or a moment without processor time makes nobody wait. Each new r̂ ranks them anew."""
@@ -50,6 +53,8 @@ class AskConfig:
                 f"until is {self.until} and initial_fraction {self.initial_fraction}; both are shares: above 0 (the "
                 "second may be 0) and at most 1"
             )
+        if not 0 < self.newest <= 1:
+            raise ValueError(f"newest is {self.newest}; it is a share of the candidates: above 0 and at most 1")
         if min(self.session, self.oversample, self.recent, self.open_queries) < 1 or self.half_life <= 0:
             raise ValueError(f"{self} cannot be: session, oversample, recent and open_queries are at least 1")
 
@@ -104,13 +109,32 @@ def pair_probabilities(
     return chosen
 
 
-def random_pairs(rng: np.random.Generator, segments: int, count: int) -> Int64[np.ndarray, "q 2"]:
-    """Pairs of two different positions, drawn uniformly; none is in two pairs before all were in one."""
+def random_pairs(rng: np.random.Generator, segments: int, count: int, newest: float = 1.0) -> Int64[np.ndarray, "q 2"]:
+    """Pairs of two different positions, drawn uniformly; none is in two pairs before all were in one.
+
+    Args:
+        newest: at least one side of each is among this last share of the positions; if it is not 1, each of them is in
+            as many pairs as any other, and so is each of all positions on the other side.
+    """
     if segments < 2 or count < 1:
         return np.zeros((0, 2), np.int64)
-    rounds = -(-count // (segments // 2))
-    orders = [rng.permutation(segments)[: segments // 2 * 2].reshape(-1, 2) for _ in range(rounds)]
-    return np.concatenate(orders)[:count]
+    if newest == 1:
+        rounds = -(-count // (segments // 2))
+        orders = [rng.permutation(segments)[: segments // 2 * 2].reshape(-1, 2) for _ in range(rounds)]
+        return np.concatenate(orders)[:count]
+    new = math.ceil(newest * segments)
+    one = segments - 1 - _in_turns(rng, new, count)
+    other = _in_turns(rng, segments - 1, count)
+    pairs = np.stack([one, other + (other >= one)], 1)  # never the same
+    exchanged = rng.random(count) < 0.5
+    pairs[exchanged] = pairs[exchanged][:, ::-1]
+    return pairs
+
+
+def _in_turns(rng: np.random.Generator, positions: int, count: int) -> Int64[np.ndarray, " q"]:
+    """Positions in random order, each once before any twice."""
+    rounds = -(-count // positions)
+    return np.concatenate([rng.permutation(positions) for _ in range(rounds)])[:count]
 
 
 def pairs_within(rng: np.random.Generator, groups: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, "q 2"]:
@@ -135,8 +159,8 @@ def select_queries(
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
     """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
-    A segment is used once as long as there are enough, a pair is never chosen twice. Without an ensemble, or with the
-    selector "uniform", the first candidates are taken.
+    Segments are in the order of their age, the newest last. One is used once as long as there are enough, a pair is
+    never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates are taken.
 
     Args:
         groups: only segments of the same group are compared, and no two pairs are of one group as long as there are
@@ -147,7 +171,7 @@ def select_queries(
     """
     config = config or AskConfig()
     if groups is None:
-        pairs = random_pairs(rng, len(segments), count * config.oversample)
+        pairs = random_pairs(rng, len(segments), count * config.oversample, config.newest)
         used = pairs
     else:
         pairs = pairs_within(rng, groups, count * config.oversample)
