@@ -81,7 +81,7 @@ def taught(segments: Segments, selector: Selector, seed: int, moments: tuple[int
     for number, (moment, following) in enumerate(zip(moments, (*moments[1:], STEPS), strict=True)):
         past = np.flatnonzero(segments.policy_steps <= moment)
         rng = np.random.default_rng([seed, 2, number])  # the same candidates for every selector
-        some = past[rng.permutation(len(past))[: 2 * MORE * ask.oversample]]
+        some = np.sort(past[rng.permutation(len(past))[: 2 * MORE * ask.oversample]])
         chosen, *_ = select_queries(rng, fitter.ensemble, segments[some], MORE, ask)
         fitter.data = fitter.data.appended(compared(segments, some[chosen], 1 + len(fitter.data)))
         fitter.fit()

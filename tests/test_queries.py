@@ -14,6 +14,7 @@ from backflip.queries import (
     Selector,
     pair_features,
     pair_probabilities,
+    pairs_with_newest,
     random_pairs,
     score,
     select_queries,
@@ -421,41 +422,43 @@ def test_the_same_generator_chooses_the_same(make_segments: MakeSegments) -> Non
     np.testing.assert_array_equal(one[0], two[0])
 
 
-@pytest.mark.parametrize(("segments", "newest", "new"), [(5, 0.3, 2), (100, 0.3, 30), (100, 0.005, 1), (2, 0.5, 1)])
+@pytest.mark.parametrize(
+    ("segments", "newest", "new"),
+    [(5, 0.3, 2), (100, 0.3, 30), (100, 0.07, 7), (10, 0.11, 2), (100, 0.005, 1), (2, 0.5, 1)],
+)
 def test_one_side_of_each_pair_can_be_among_the_newest(segments: int, newest: float, new: int) -> None:
     rng = np.random.default_rng(0)
-    pairs = np.concatenate([random_pairs(rng, segments, 60, newest) for _ in range(100)])
+    pairs = np.concatenate([pairs_with_newest(rng, segments, 60, newest) for _ in range(100)])
     assert len(pairs) == 6000
     assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert (pairs.max(1) >= segments - new).all()
+    assert pairs.max(1).min() == segments - new
     assert set(pairs.ravel().tolist()) == set(range(segments))
     assert np.mean(pairs[:, 0] > pairs[:, 1]) == pytest.approx(0.5, abs=0.03)  # no side is favoured
 
 
-def test_the_newest_are_each_in_as_many_pairs_and_so_are_the_others_on_the_other_side() -> None:
-    pairs = random_pairs(np.random.default_rng(0), 40, 39 * 10, 0.25)
-    uses = np.bincount(pairs.ravel(), minlength=40)
-    # 390 sides among ten, and 390 among all forty but one's own partner.
-    assert uses[:30].min() >= 7
-    assert uses[:30].max() <= 13
+def test_the_newest_are_each_in_about_as_many_pairs_and_so_are_the_others_on_the_other_side() -> None:
+    uses = np.bincount(pairs_with_newest(np.random.default_rng(0), 40, 39 * 10, 0.25).ravel(), minlength=40)
+    # 390 sides among ten, 39 each; and 390 among all forty.
+    assert (uses[:30] == 10).all()
     assert uses[30:].min() >= 39 + 5
     assert uses[30:].max() <= 39 + 15
 
 
-def test_without_a_newest_share_nothing_changes() -> None:
-    for count in (3, 20):
-        plain, all_of_them = (random_pairs(np.random.default_rng(4), 10, count, *given) for given in ((), (1.0,)))
-        np.testing.assert_array_equal(plain, all_of_them)
+@pytest.mark.parametrize(("segments", "count"), [(1, 5), (0, 5), (5, 0)])
+def test_of_fewer_than_two_no_pair_can_be_made(segments: int, count: int) -> None:
+    assert pairs_with_newest(np.random.default_rng(0), segments, count, 0.3).shape == (0, 2)
 
 
 def test_what_is_asked_compares_the_newest_with_anything(make_segments: MakeSegments) -> None:
-    segments, config = make_segments(40), AskConfig(newest=0.1)
+    segments, config = make_segments(40), AskConfig(newest=0.25)
     ensemble = RewardEnsemble(Inputs((3,), 2, False), seed=1)
+    older = 0
     for seed in range(10):
         pairs, _, _ = select_queries(np.random.default_rng(seed), ensemble, segments, 4, config)
         assert len(pairs) == 4
-        assert (pairs.max(1) >= 36).all()
-        assert len(set(pairs.ravel().tolist())) == 8
+        assert (pairs.max(1) >= 30).all()
+        older += int((pairs.min(1) < 30).sum())
+    assert older > 10
 
 
 @pytest.mark.parametrize("newest", [0.0, -0.1, 1.1])

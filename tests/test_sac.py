@@ -13,8 +13,9 @@ from gymnasium import spaces
 from backflip.envs import Collector, Task
 from backflip.files import DamagedFile
 from backflip.policies import Policy
+from backflip.policies.replay import Batch
 from backflip.policies.sac import HIGHEST, LOWEST, SAC, SACConfig
-from backflip.policies.stack import gains_from_bfloat16
+from backflip.policies.stack import Stack
 from backflip.segments import Array, Rollout
 
 FOLLOW = Task("follow", "toys:Follow-v0", "Which follows the number better?")
@@ -92,42 +93,83 @@ def test_log_probabilities_are_those_of_a_normal_distribution_behind_a_tanh() ->
     assert wanted.std() > 0.3
 
 
-def test_the_actors_gradient_is_that_of_its_loss_by_pytorch() -> None:
-    # Some log σ are past a bound, where their gradient ends, and each critic is the smaller one somewhere.
-    policy = _policy(config=replace(SMALL, learning_rate=1e-9))
-    policy.critics.flat.mul_(3)
-    _, _, _, _, _, bias = policy.actor.weights
-    bias[0, 0, 2:] = torch.tensor([HIGHEST, LOWEST])
-    policy.actor.vector[-1] = np.log(0.3)
-    seen, noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), _noise(64)
+def _by_pytorch(stack: Stack, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A stack's outputs with some weights, by operations that PyTorch can differentiate."""
+    w1, b1, w2, b2, w3, b3 = stack.views(flat)
+    outputs: torch.Tensor = torch.relu(torch.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3
+    return outputs
 
-    def plain(stack: Any, flat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        w1, b1, w2, b2, w3, b3 = stack.views(flat)
-        outputs: torch.Tensor = torch.relu(torch.relu(x @ w1 + b1) @ w2 + b2) @ w3 + b3
-        return outputs
 
-    flat = policy.actor.flat.clone().requires_grad_()
-    mean, log_deviation = plain(policy.actor, flat, seen)[0].chunk(2, 1)
-    inside = (log_deviation > LOWEST) & (log_deviation < HIGHEST)
-    assert 0.2 < inside.float().mean() < 0.8
+def _drawn_by_pytorch(
+    policy: SAC, flat: torch.Tensor, seen: torch.Tensor, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Actions, and their log probabilities."""
+    mean, log_deviation = _by_pytorch(policy.actor, flat, seen)[0].chunk(2, 1)
     log_deviation = log_deviation.clamp(LOWEST, HIGHEST)
     before = mean + log_deviation.exp() * noise
     normal: Any = torch.distributions.Normal(mean, log_deviation.exp())
-    log_probability = normal.log_prob(before).sum(1)
     squash = 2 * (np.log(2) - before - torch.nn.functional.softplus(-2 * before))
-    values = plain(policy.critics, policy.critics.flat.clone(), torch.cat([seen, torch.tanh(before)], 1))
-    level = values.detach().mean(1, keepdim=True)
-    policy.critics.weights[5].sub_(level)
-    values = values - level
-    assert 0.2 < (values[0] < values[1]).float().mean() < 0.8
-    loss = (0.3 * (log_probability - squash.sum(1)) - values.amin(0)[:, 0]).mean()
+    return torch.tanh(before), (normal.log_prob(before) - squash).sum(1, keepdim=True)
+
+
+def _differing() -> SAC:
+    """Some of its log σ are past a bound, α is 0.3, and each critic is the smaller one somewhere."""
+    policy = _policy()
+    policy.critics.flat.mul_(3)
+    policy.slow.flat.mul_(2)
+    policy.actor.weights[5][0, 0, 2:] = torch.tensor([HIGHEST, LOWEST])
+    policy.actor.vector[-1] = np.log(0.3)
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(5))
+    for critics in (policy.critics, policy.slow):
+        critics.weights[5].sub_(critics(x).outputs.mean(1, keepdim=True))
+        values = critics(x).outputs
+        assert 0.2 < (values[0] < values[1]).float().mean() < 0.8
+    return policy
+
+
+def test_the_actors_gradient_is_that_of_its_loss_by_pytorch() -> None:
+    policy, seen, noise = _differing(), _noise(64, 0), _noise(64)
+    log_deviation = policy.actor(seen).outputs[0][:, 2:]
+    assert 0.2 < ((log_deviation > LOWEST) & (log_deviation < HIGHEST)).float().mean() < 0.8
+    flat = policy.actor.flat.clone().requires_grad_()
+    action, log_probability = _drawn_by_pytorch(policy, flat, seen, noise)
+    values = _by_pytorch(policy.critics, policy.critics.flat.clone(), torch.cat([seen, action], 1))
+    loss = (0.3 * log_probability - values.amin(0)).mean()
     (wanted,) = torch.autograd.grad(loss, flat)
     policy._learn_actor(seen, noise)
     torch.testing.assert_close(policy.actor.gradient[:-1], wanted, rtol=1e-3, atol=1e-5)
     assert policy.report()["act/policy_loss"] == pytest.approx(loss.item(), rel=1e-4)
-    entropy = -(log_probability - squash.sum(1)).mean().item()
+    entropy = -log_probability.mean().item()
     assert policy.report()["act/entropy"] == pytest.approx(entropy, rel=1e-4)
     assert float(policy.actor.gradient[-1]) == pytest.approx(entropy + 2, rel=1e-4)
+
+
+def test_the_critics_gradient_is_that_of_their_loss_by_pytorch() -> None:
+    policy, seen, following, noise = _differing(), _noise(64, 0), _noise(64, 2), _noise(64)
+    both = torch.cat([seen, torch.tanh(_noise(64, 3))], 1)
+    going_on = (_noise(64, 4)[:, :1] > -0.5).float()
+    batch = Batch(seen, both, following, _noise(64, 5)[:, :1], going_on)
+    assert 0 < going_on.mean() < 1
+    action, log_probability = _drawn_by_pytorch(policy, policy.actor.flat, following, noise)
+    slow = _by_pytorch(policy.slow, policy.slow.flat, torch.cat([following, action], 1)).amin(0)
+    target = batch.rewards + policy.config.discount * going_on * (slow - 0.3 * log_probability)
+    flat = policy.critics.flat.clone().requires_grad_()
+    loss = 0.5 * (_by_pytorch(policy.critics, flat, both) - target).square().mean(1).sum()
+    (wanted,) = torch.autograd.grad(loss, flat)
+    policy._learn_critics(batch, noise)
+    torch.testing.assert_close(policy.critics.gradient, wanted, rtol=1e-3, atol=1e-5)
+    assert policy.report()["act/value_loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_the_actor_learns_where_it_was_and_the_critics_from_where_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = _policy(config=replace(SMALL, actor_every=1, updates_per_step=1 / 16), steps=1)
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(policy, "_learn_critics", lambda batch, noise: given.update(batch=batch, then=noise))
+    monkeypatch.setattr(policy, "_learn_actor", lambda seen, noise: given.update(seen=seen, now=noise))
+    policy.train(_true)
+    assert torch.equal(given["seen"], given["batch"].seen)
+    assert not torch.equal(given["seen"], given["batch"].following)
+    assert not torch.equal(given["then"], given["now"])  # a noise of its own for each
 
 
 def test_log_probabilities_are_finite_however_sure_or_far_out_an_action_is() -> None:
@@ -137,7 +179,7 @@ def test_log_probabilities_are_finite_however_sure_or_far_out_an_action_is() -> 
     assert policy._draw(seen, _noise(50)).log_probability.isfinite().all()
     policy._learn_actor(seen, _noise(50))
     assert policy.actor.gradient.isfinite().all()
-    assert policy.actor.gradient.any()
+    assert policy.actor.gradient[:-1].any()
     _set_actor(policy, [30.0, -30.0], [9.0, -99.0])
     _, deviations = policy._outputs(seen.numpy())
     np.testing.assert_allclose(deviations[0], np.exp([HIGHEST, LOWEST]), rtol=1e-5)
@@ -286,17 +328,27 @@ def test_exploring_remembers_and_does_not_learn() -> None:
 # ---- learning
 
 
-@pytest.mark.parametrize(
-    "bfloat16",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not gains_from_bfloat16(), reason="it is slower here"))],
-)
-def test_it_learns_continuous_actions(bfloat16: bool) -> None:
-    policy = _policy(config=replace(QUICK, bfloat16=bfloat16), steps=8)
-    assert policy.critics.precision == (torch.bfloat16 if bfloat16 else torch.float32)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_it_learns_continuous_actions(precision: torch.dtype) -> None:
+    policy = _policy(config=QUICK, steps=8)
+    for stack in (policy.actor, policy.critics, policy.slow):
+        stack.precision = precision
     assert _follow_error(policy) > 0.2  # doing nothing is wrong by 0.25
     for _ in range(16):
         policy.train(_true)
     assert _follow_error(policy) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gains", "precision"),
+    [(True, True, torch.bfloat16), (True, False, torch.float32), (False, True, torch.float32)],
+)
+def test_bfloat16_is_computed_in_where_it_is_wanted_and_quicker(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool, gains: bool, precision: torch.dtype
+) -> None:
+    monkeypatch.setattr("backflip.policies.sac.gains_from_bfloat16", lambda: gains)
+    policy = _policy(config=replace(SMALL, bfloat16=wanted))
+    assert {policy.actor.precision, policy.critics.precision, policy.slow.precision} == {precision}
 
 
 def test_it_learns_the_reward_that_it_is_paid_and_not_the_true_one() -> None:
@@ -428,6 +480,28 @@ def test_the_actor_learns_every_so_many_updates_of_the_critics() -> None:
         policy.train(_true)
         moved.append(not torch.equal(policy.actor.vector, before))
     assert moved == [False, False, True, False, False, True, False]
+
+
+def test_what_critics_thought_of_novelty_is_forgotten_once_there_is_a_reward(tmp_path: Path) -> None:
+    config = replace(SMALL, random_steps=32, entropy_steps=64, updates_per_step=1.0)
+    policy = _policy(config=config, steps=8)
+    for _ in range(3):
+        policy.explore()
+    assert policy.updates > 0
+    assert policy.adams["critics"].state
+    sought = policy.critics.flat.clone()
+    policy.config = replace(config, updates_per_step=0)
+    policy.train(_true)
+    fresh = Stack(2, 4, 1, config.width, np.random.default_rng([0, 2])).flat
+    assert not torch.equal(fresh, sought)
+    assert torch.equal(policy.critics.flat, fresh)
+    assert torch.equal(policy.slow.flat, fresh)
+    assert not policy.adams["critics"].state
+    policy.train(_true)
+    assert torch.equal(policy.critics.flat, fresh)  # only once
+    policy.config = config
+    policy.train(_true)
+    policy.save(tmp_path)
 
 
 def test_seeking_entropy_it_goes_farther_before_there_is_a_reward() -> None:

@@ -41,10 +41,10 @@ def _by_autograd(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _by_hand(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same by the stack."""
-    passed = stack(x)
-    slope = _slope(passed.outputs)
-    stack.differentiate(passed, slope)
-    return passed.outputs, stack.gradient[: len(stack.flat)].clone(), stack.by_inputs(passed, slope)
+    forward = stack(x)
+    slope = _slope(forward.outputs)
+    stack.differentiate(forward, slope)
+    return forward.outputs, stack.gradient[: len(stack.flat)].clone(), stack.by_inputs(forward, slope)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -90,17 +90,17 @@ def test_inputs_near_each_other_and_large_outputs_survive_bfloat16() -> None:
 
 def test_a_gradient_by_some_of_the_inputs_is_a_part_of_that_by_all() -> None:
     stack, x = _stack(), _inputs()
-    passed = stack(x)
-    slope = _slope(passed.outputs)
-    torch.testing.assert_close(stack.by_inputs(passed, slope, since=1), stack.by_inputs(passed, slope)[:, 1:])
+    forward = stack(x)
+    slope = _slope(forward.outputs)
+    torch.testing.assert_close(stack.by_inputs(forward, slope, since=1), stack.by_inputs(forward, slope)[:, 1:])
 
 
 def test_a_gradient_by_inputs_leaves_that_by_weights_as_it_is() -> None:
     stack, x = _stack(), _inputs()
-    passed = stack(x)
-    stack.differentiate(passed, _slope(passed.outputs))
+    forward = stack(x)
+    stack.differentiate(forward, _slope(forward.outputs))
     before = stack.gradient.clone()
-    stack.by_inputs(passed, 2 * _slope(passed.outputs))
+    stack.by_inputs(forward, 2 * _slope(forward.outputs))
     assert torch.equal(stack.gradient, before)
 
 
@@ -110,9 +110,9 @@ def test_others_lie_behind_the_weights_and_are_nobodys_weight() -> None:
     assert torch.equal(stack.vector[-2:], torch.zeros(2))
     stack.vector[-2:] = torch.tensor([5.0, 6.0])
     stack.gradient[-2:] = torch.tensor([7.0, 8.0])
-    passed = stack(_inputs())
-    assert torch.equal(passed.outputs, alone(_inputs()).outputs)
-    stack.differentiate(passed, _slope(passed.outputs))
+    forward = stack(_inputs())
+    assert torch.equal(forward.outputs, alone(_inputs()).outputs)
+    stack.differentiate(forward, _slope(forward.outputs))
     assert stack.vector.grad is stack.gradient
     assert torch.equal(stack.gradient[-2:], torch.tensor([7.0, 8.0]))
 
@@ -150,18 +150,18 @@ def test_weights_begin_within_one_over_the_root_of_a_layers_inputs() -> None:
 
 @pytest.mark.parametrize(
     ("instructions", "seconds", "gains"),
-    [(True, 0.5, True), (True, 0.95, False), (True, 2.0, False), (False, 0.5, False)],
+    [("avx512", 0.5, True), ("amx", 0.5, True), ("amx", 0.95, False), ("avx512", 2.0, False), ("none", 0.5, False)],
 )
 def test_bfloat16_is_taken_only_where_it_is_clearly_quicker(
-    monkeypatch: pytest.MonkeyPatch, instructions: bool, seconds: float, gains: bool
+    monkeypatch: pytest.MonkeyPatch, instructions: str, seconds: float, gains: bool
 ) -> None:
     clock = [0.0]
 
     def product(left: Tensor, right: Tensor) -> None:
         clock[0] += seconds if left.dtype == torch.bfloat16 else 1.0
 
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions == "avx512")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: instructions == "amx")
     monkeypatch.setattr(torch, "bmm", product)
     monkeypatch.setattr(stacks, "perf_counter", lambda: clock[0])
     assert gains_from_bfloat16.__wrapped__() == gains

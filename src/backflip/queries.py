@@ -39,8 +39,9 @@ class AskConfig:
     recent: int = 1000
     """Candidate segments are drawn from the newest so many."""
     newest: float = 1.0
-    """One side of every candidate pair is among this newest share of the candidates: what the policy does now is
-    compared with all that it ever did. 1: both sides from anywhere, as in the paper."""
+    """One side of every candidate pair is among this newest share of those candidates: what the policy does now is
+    compared with anything that it did. 1: both sides from anywhere, as in the paper. Not for texts, whose pairs are
+    always of one prompt."""
     open_queries: int = 32
     """With people: queries kept open: 20 drawn ones beside the three that a page holds and those just answered, so that
     a burst of answers or a moment without processor time makes nobody wait. Each new r̂ ranks them anew."""
@@ -109,20 +110,23 @@ def pair_probabilities(
     return chosen
 
 
-def random_pairs(rng: np.random.Generator, segments: int, count: int, newest: float = 1.0) -> Int64[np.ndarray, "q 2"]:
-    """Pairs of two different positions, drawn uniformly; none is in two pairs before all were in one.
+def random_pairs(rng: np.random.Generator, segments: int, count: int) -> Int64[np.ndarray, "q 2"]:
+    """Pairs of two different positions, drawn uniformly; none is in two pairs before all were in one."""
+    if segments < 2 or count < 1:
+        return np.zeros((0, 2), np.int64)
+    rounds = -(-count // (segments // 2))
+    orders = [rng.permutation(segments)[: segments // 2 * 2].reshape(-1, 2) for _ in range(rounds)]
+    return np.concatenate(orders)[:count]
 
-    Args:
-        newest: at least one side of each is among this last share of the positions; if it is not 1, each of them is in
-            as many pairs as any other, and so is each of all positions on the other side.
+
+def pairs_with_newest(rng: np.random.Generator, segments: int, count: int, newest: float) -> Int64[np.ndarray, "q 2"]:
+    """Pairs of two different positions, one of them among the last share `newest`; which side that is, is random.
+
+    Each of these is the first of a pair as often as the others, and each of all positions the second about as often.
     """
     if segments < 2 or count < 1:
         return np.zeros((0, 2), np.int64)
-    if newest == 1:
-        rounds = -(-count // (segments // 2))
-        orders = [rng.permutation(segments)[: segments // 2 * 2].reshape(-1, 2) for _ in range(rounds)]
-        return np.concatenate(orders)[:count]
-    new = math.ceil(newest * segments)
+    new = max(1, math.ceil(newest * segments - 1e-9))  # 0.07 * 100 is 7.000000000000001
     one = segments - 1 - _in_turns(rng, new, count)
     other = _in_turns(rng, segments - 1, count)
     pairs = np.stack([one, other + (other >= one)], 1)  # never the same
@@ -159,10 +163,11 @@ def select_queries(
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
     """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
-    Segments are in the order of their age, the newest last. One is used once as long as there are enough, a pair is
+    A segment is used once as long as there are enough, a pair is
     never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates are taken.
 
     Args:
+        segments: the newest last, if `newest` is not 1.
         groups: only segments of the same group are compared, and no two pairs are of one group as long as there are
             others: a prompt's completions tell less the more of them are asked about.
 
@@ -171,7 +176,10 @@ def select_queries(
     """
     config = config or AskConfig()
     if groups is None:
-        pairs = random_pairs(rng, len(segments), count * config.oversample, config.newest)
+        if config.newest == 1:
+            pairs = random_pairs(rng, len(segments), count * config.oversample)
+        else:
+            pairs = pairs_with_newest(rng, len(segments), count * config.oversample, config.newest)
         used = pairs
     else:
         pairs = pairs_within(rng, groups, count * config.oversample)

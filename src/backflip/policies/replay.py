@@ -18,7 +18,7 @@ Reward = Callable[[Shaped[np.ndarray, "n *obs"], Shaped[np.ndarray, "n a"]], Flo
 
 
 class Batch(NamedTuple):
-    """Transitions."""
+    """Transitions; `going_on` is 0 after a termination and else 1."""
 
     seen: Float32[Tensor, "b o"]
     seen_and_done: Float32[Tensor, "b _"]
@@ -73,8 +73,8 @@ class Replay:
     def sample(self, places: Int64[np.ndarray, " b"]) -> Batch:
         """The transitions at some places."""
         rows = self.table[torch.from_numpy(places)]
-        seen, done, following, rewards, going_on = torch.split_with_sizes(rows, self.widths, 1)
-        return Batch(seen, rows[:, : seen.shape[1] + done.shape[1]], following, rewards, going_on)
+        seen, _, following, rewards, going_on = torch.split_with_sizes(rows, self.widths, 1)
+        return Batch(seen, rows[:, : self.widths[0] + self.widths[1]], following, rewards, going_on)
 
     def observations(self, places: Int64[np.ndarray, " b"]) -> Float[Tensor, "b o"]:
         """What was seen at some places."""

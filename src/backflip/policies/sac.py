@@ -21,7 +21,7 @@ from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
 from backflip.policies.novelty import state_entropy
 from backflip.policies.replay import Batch, Replay, Reward
-from backflip.policies.stack import Passed, Stack, gains_from_bfloat16
+from backflip.policies.stack import Forward, Stack, gains_from_bfloat16
 from backflip.segments import Array, Rollout, join_rollouts
 
 LOG_2, LOG_2PI = math.log(2), math.log(2 * math.pi)
@@ -85,7 +85,7 @@ class Drawn(NamedTuple):
     """σ·noise."""
     within: Bool[Tensor, "b a"]
     """Whether log σ is within its bounds."""
-    passed: Passed
+    forward: Forward
 
 
 class SAC:
@@ -243,32 +243,36 @@ class SAC:
             if self.updates % self.config.actor_every == 0:
                 self._learn_actor(sample.seen, now)
 
+    @torch.inference_mode()
     def _learn_critics(self, sample: Batch, noise: Float32[Tensor, "b a"]) -> None:
         """Both critics towards r + γ·(min Q(s', a') - α·log π(a'|s')), with Q the slow critics (eq. 5 and 6)."""
         then = self._draw(sample.following, noise)
         value = self.slow(torch.cat([sample.following, then.action], 1)).outputs.amin(0)
         value -= self._temperature() * then.log_probability
         target = torch.addcmul(sample.rewards, sample.going_on, value, value=self.config.discount)
-        passed = self.critics(sample.seen_and_done)
-        error = passed.outputs - target
-        self.critics.differentiate(passed, error / len(noise))  # of ½·error², a mean over the batch
+        forward = self.critics(sample.seen_and_done)
+        error = forward.outputs - target
+        self.critics.differentiate(forward, error / len(noise))  # of ½·error², a mean over the batch
         self.adams["critics"].step()
         self.slow.flat.lerp_(self.critics.flat, self.config.slowness)
-        self._measured |= {"act/value_loss": error.square(), "act/value": passed.outputs}  # Σ over two of ½·error²
+        # The sum over both critics of ½·error² is the mean over both of error².
+        self._measured |= {"act/value_loss": error.square(), "act/value": forward.outputs}
 
+    @torch.inference_mode()
     def _learn_actor(self, seen: Float32[Tensor, "b o"], noise: Float32[Tensor, "b a"]) -> None:
         """The actor towards larger min Q - α·log π (eq. 7), and α towards the wanted entropy (eq. 18)."""
         batch, alpha = len(noise), self._temperature()
         now = self._draw(seen, noise)
         action = now.action
-        passed = self.critics(torch.cat([seen, action], 1))
-        first, second = passed.outputs
+        forward = self.critics(torch.cat([seen, action], 1))
+        first, second = forward.outputs
         smaller = torch.stack([first <= second, first > second])
-        by_action = self.critics.by_inputs(passed, smaller / -batch, seen.shape[1])
-        # By u, with ∂log π/∂u = 2·tanh(u) and ∂tanh(u)/∂u = 1 - tanh²(u); u = mean + σ·noise and ∂log π/∂log σ = -1.
+        by_action = self.critics.by_inputs(forward, smaller / -batch, seen.shape[1])
+        # u = mean + σ·noise. With noise fixed, log π depends on u through the tanh alone, ∂log π/∂u = 2·tanh(u), and on
+        # log σ beside by -1; ∂tanh(u)/∂u = 1 - tanh²(u), ∂u/∂log σ = σ·noise.
         by_u = by_action * (1 - action.square()) + (2 * alpha / batch) * action
         by_log_deviation = (by_u * now.spread - alpha / batch) * now.within
-        self.actor.differentiate(now.passed, torch.cat([by_u, by_log_deviation], 1)[None])
+        self.actor.differentiate(now.forward, torch.cat([by_u, by_log_deviation], 1)[None])
         entropy = -now.log_probability.mean()
         self.actor.gradient[-1] = entropy - self.config.entropy_per_action * self.actions
         self.adams["actor"].step()
@@ -284,15 +288,15 @@ class SAC:
 
     def _draw(self, seen: Float32[Tensor, "b o"], noise: Float32[Tensor, "b a"]) -> Drawn:
         """Actions tanh(u), u = mean + σ·noise, and log π = log N(u) - Σ log(1 - tanh²(u)) (Haarnoja 2018, C)."""
-        passed = self.actor(seen)
-        mean, wanted = passed.outputs[0].chunk(2, 1)
+        forward = self.actor(seen)
+        mean, wanted = forward.outputs[0].chunk(2, 1)
         log_deviation = wanted.clamp(LOWEST, HIGHEST)
         spread = log_deviation.exp() * noise
         before = mean + spread
         # log(1 - tanh²(u)) = 2·(log 2 - u - softplus(-2u)), which never takes the log of 0.
         squash = 2 * (LOG_2 - before - torch.nn.functional.softplus(-2 * before))
         log_probability = (-0.5 * (noise.square() + LOG_2PI) - log_deviation - squash).sum(1, keepdim=True)
-        return Drawn(torch.tanh(before), log_probability, spread, log_deviation == wanted, passed)
+        return Drawn(torch.tanh(before), log_probability, spread, log_deviation == wanted, forward)
 
     def save(self, directory: Path) -> None:
         """Write everything that learning depends on, the memory included, the state of the environments excepted."""

@@ -40,8 +40,8 @@ def gains_from_bfloat16() -> bool:
     return quickest[torch.float32] > CLEARLY * quickest[torch.bfloat16]
 
 
-class Passed(NamedTuple):
-    """Outputs of a stack, and what its gradient needs."""
+class Forward(NamedTuple):
+    """Outputs of a stack, and what its gradient needs: that, and the weights as they were."""
 
     outputs: Float32[Tensor, "n b outputs"]
     x: Float32[Tensor, "b i"]
@@ -78,8 +78,9 @@ class Stack:
         """The weights, and behind them the others."""
         self.gradient = self.vector.grad = torch.zeros_like(self.vector)
         self.flat = self.vector[: sum(self._sizes)]
+        """The weights alone."""
         self.weights = self.views(self.flat)
-        self.slopes = self.views(self.gradient[: len(self.flat)])
+        self.weight_gradients = self.views(self.gradient[: len(self.flat)])
         self._alone = [weight[0] for weight in self.weights]
 
     def views(self, flat: Float32[Tensor, " w"]) -> list[Tensor]:
@@ -88,7 +89,7 @@ class Stack:
             part.view(shape) for part, shape in zip(torch.split_with_sizes(flat, self._sizes), self.shapes, strict=True)
         ]
 
-    def __call__(self, x: Float32[Tensor, "b i"]) -> Passed:
+    def __call__(self, x: Float32[Tensor, "b i"]) -> Forward:
         """Every network's outputs."""
         w1, b1, w2, b2, w3, b3 = self.weights
         first = torch.baddbmm(b1, x.expand(len(w1), *x.shape), w1).relu_()
@@ -102,41 +103,41 @@ class Stack:
             outputs = (second * w3.transpose(1, 2)).sum(-1, keepdim=True).add_(b3)
         else:
             outputs = torch.baddbmm(b3, second, w3)
-        return Passed(outputs, x, first, wide, second)
+        return Forward(outputs, x, first, wide, second)
 
     def _behind_first(
-        self, passed: Passed, slope: Float32[Tensor, "n b outputs"]
+        self, forward: Forward, slope: Float32[Tensor, "n b outputs"]
     ) -> tuple[Float32[Tensor, "n b w"], Float[Tensor, "n b w"], Float32[Tensor, "n b w"]]:
         """The gradient before the second layer's ReLU, the same in `precision`, and that before the first one's."""
         w3 = self.weights[4].transpose(1, 2)
         at_second = slope * w3 if w3.shape[1] == 1 else torch.bmm(slope, w3)
-        at_second = torch.ops.aten.threshold_backward(at_second, passed.second, 0)
+        at_second = torch.ops.aten.threshold_backward(at_second, forward.second, 0)
         rough = at_second.to(self.precision)
-        at_first = torch.bmm(rough, passed.wide.transpose(1, 2))
-        return at_second, rough, torch.ops.aten.threshold_backward(at_first, passed.first, 0).float()
+        at_first = torch.bmm(rough, forward.wide.transpose(1, 2))
+        return at_second, rough, torch.ops.aten.threshold_backward(at_first, forward.first, 0).float()
 
-    def differentiate(self, passed: Passed, slope: Float32[Tensor, "n b outputs"]) -> None:
-        """Write the gradient of Σ slope·outputs by every weight to `slopes`."""
-        v1, c1, v2, c2, v3, c3 = self.slopes
-        at_second, rough, at_first = self._behind_first(passed, slope)
-        torch.bmm(passed.x.T.expand(len(v1), *passed.x.T.shape), at_first, out=v1)
+    def differentiate(self, forward: Forward, slope: Float32[Tensor, "n b outputs"]) -> None:
+        """Write the gradient of Σ slope·outputs by every weight to `gradient`."""
+        v1, c1, v2, c2, v3, c3 = self.weight_gradients
+        at_second, rough, at_first = self._behind_first(forward, slope)
+        torch.bmm(forward.x.T.expand(len(v1), *forward.x.T.shape), at_first, out=v1)
         torch.sum(at_first, 1, keepdim=True, out=c1)
         if self.precision == torch.float32:
-            torch.bmm(passed.first.transpose(1, 2), rough, out=v2)
+            torch.bmm(forward.first.transpose(1, 2), rough, out=v2)
         else:
-            v2.copy_(torch.bmm(passed.first.transpose(1, 2), rough))
+            v2.copy_(torch.bmm(forward.first.transpose(1, 2), rough))
         torch.sum(at_second, 1, keepdim=True, out=c2)
         if v3.shape[2] == 1:
-            torch.sum(passed.second * slope, 1, out=v3[:, :, 0])
+            torch.sum(forward.second * slope, 1, out=v3[:, :, 0])
         else:
-            torch.bmm(passed.second.transpose(1, 2), slope, out=v3)
+            torch.bmm(forward.second.transpose(1, 2), slope, out=v3)
         torch.sum(slope, 1, keepdim=True, out=c3)
 
     def by_inputs(
-        self, passed: Passed, slope: Float32[Tensor, "n b outputs"], since: int = 0
+        self, forward: Forward, slope: Float32[Tensor, "n b outputs"], since: int = 0
     ) -> Float32[Tensor, "b inputs"]:
         """The gradient of Σ slope·outputs by every input from number `since` on."""
-        *_, at_first = self._behind_first(passed, slope)
+        *_, at_first = self._behind_first(forward, slope)
         return torch.bmm(at_first, self.weights[0][:, since:].transpose(1, 2)).sum(0)
 
     def alone(self, x: Float32[Tensor, "b i"]) -> Float32[Tensor, "b outputs"]:
