@@ -522,6 +522,7 @@ def test_evaluate_as_json_can_be_read(trained: Path, capsys: pytest.CaptureFixtu
     assert all(-2000 < value < 0 for value in found["true_returns"])
 
 
+@pytest.mark.slow
 def test_evaluate_counts_what_a_task_without_a_true_reward_is_about(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def test_the_bound_is_out_of_reach_for_a_policy_that_has_not_learned(minimal: An
     assert minimal.main(seed=0, steps=1) < 2 * BOUND
 
 
+@pytest.mark.slow
 def test_the_bound_is_out_of_reach_where_the_teacher_is_wrong(minimal: Any) -> None:
     from backflip.teachers.oracle import Fallibility, Oracle
 

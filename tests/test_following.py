@@ -111,6 +111,7 @@ def in_wandb(run: RunDir) -> list[dict[str, Any]]:
     return sorted(found, key=lambda line: int(line["step"]))
 
 
+@pytest.mark.slow
 def test_wandb_gets_every_point_once_over_two_sittings(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -253,6 +254,7 @@ def ends_in_order(file: Path, stop: Stop) -> None:
     file.write_text("done")
 
 
+@pytest.mark.slow
 def test_a_companion_that_fails_is_mourned_once_and_one_that_hangs_keeps_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ def content(run: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module", params=["ppo", "sac"])
+@pytest.fixture(scope="module", params=[pytest.param("ppo", marks=pytest.mark.slow), "sac"])
 def changes(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What sets the runs of a test apart from the smallest ones."""
     return changes_for(request.param)
@@ -438,6 +438,7 @@ SCRIPTED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_script_teaches_in_turn_and_twice_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from backflip.envs import clips, find_task, painter
     from backflip.loop import in_turn

@@ -144,6 +144,7 @@ def test_the_next_pair_is_on_the_screen_with_the_key(
     assert statistics.median(swaps) < 60
 
 
+@pytest.mark.slow
 def test_both_clips_are_on_one_clock(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
     server = serve(1, frames=40, fps=40, right={"frames": 20, "fps": 20})
     page = open_page(server)
@@ -201,6 +202,7 @@ def test_a_link_on_another_site_opens_the_page(shared: Server, open_page: Callab
 # ---- when something is missing
 
 
+@pytest.mark.slow
 def test_a_page_that_waits_asks_now_and_then(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
     page = open_page(serve(0))
     page.wait_for_function("() => document.body.dataset.state === 'waiting'")

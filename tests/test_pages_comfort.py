@@ -50,6 +50,7 @@ def test_numbers_answer_too_and_what_belongs_to_the_browser_does_not(shared: Ser
     assert seen_pair(page) == pair
 
 
+@pytest.mark.slow
 def test_keys_are_chosen_by_pressing_them_kept_refused_where_taken_and_put_back(
     shared: Server, open_page: OpenPage
 ) -> None:
@@ -353,6 +354,7 @@ def test_a_break_is_suggested_after_twenty_minutes_of_answering_and_not_of_absen
     assert found == [[40, 80], False, False]
 
 
+@pytest.mark.slow
 def test_the_chime_is_off_until_wanted_then_kept_and_rings(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared)
     page.evaluate(COUNT_TONES)

@@ -191,6 +191,7 @@ def test_updates_touch_neither_zoom_nor_scroll_nor_selection(served: Server, vis
     page.click("[data-axis=seconds]")
 
 
+@pytest.mark.slow
 def test_a_paused_page_asks_for_nothing(served: Server, visit: Callable[..., Page]) -> None:
     page = visit()
     page.click("#live")
@@ -272,6 +273,7 @@ def test_an_answer_can_be_put_right_and_the_list_says_so(served: Server, visit: 
     assert 12 not in stands
 
 
+@pytest.mark.slow
 def test_a_pair_can_be_made_a_gold_one(served: Server, visit: Callable[..., Page]) -> None:
     page = visit("pairs")
     page.click("#panel-pairs >> text=newest")
@@ -311,6 +313,7 @@ def test_annotators_are_shown_invited_and_told_what_to_look_for(served: Server, 
     assert page.locator("main img").count() == 0, "words of people are words"
 
 
+@pytest.mark.slow
 def test_who_may_only_look_is_offered_no_change(served: Server, visit: Callable[..., Page]) -> None:
     with closing(served.run.store()) as store:
         token = store.invite("viewer", "view")
