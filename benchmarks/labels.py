@@ -96,6 +96,8 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "entropy": _inside("ask", selector="entropy"),
     "information": _inside("ask", selector="information"),
     "diverse": _inside("ask", selector="diverse"),
+    "newest": _inside("ask", newest=0.3),
+    "newest-information": _inside("ask", newest=0.3, selector="information"),
     "near-policy": _inside("ask", recent=480),  # the newest 24,000 steps (QPA: the last ten episodes)
     "labels-by-a-third": _inside("ask", until=1 / 3),
     "fixed-l2": _inside("fit", l2_rate=1.0),
