@@ -233,7 +233,6 @@ def test_out_of_pairs_it_waits_and_goes_on_by_itself(
     assert seen_pair(page) != pair
 
 
-@pytest.mark.slow  # who has a pair hears such news every 20 seconds
 def test_it_says_that_the_run_is_over_and_goes_on_with_it(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:
@@ -246,6 +245,7 @@ def test_it_says_that_the_run_is_over_and_goes_on_with_it(
     wait_for_text(page, "#notice-title", "The run is finished")
     wait_for_text(page, "#notice-text", "5 M steps are done. Thank you: every answer of yours is saved")
     server.run.tell("run", state="running")
+    page.wait_for_selector("body[data-state=showing]", timeout=5000)
     seen_pair(page)
 
 

@@ -217,7 +217,9 @@ export class Pairs {
   async #poll() {
     for (;;) {
       await this.fill();
-      await sleep(this.wanted && this.#ready.length ? RENEW_MS : POLL_MS);
+      const until = performance.now() + RENEW_MS;
+      do await sleep(POLL_MS); // a short sleep at a time: the pairs may run out, or the run may end, in the middle
+      while (this.wanted && this.#ready.length && performance.now() < until);
     }
   }
 }
