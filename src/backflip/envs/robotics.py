@@ -153,6 +153,7 @@ ROBOTICS = (
         "In which clip does the middle of the body travel further to the right?",
         options=_FREE,
         entropy=0.001,
+        discount=0.999,  # docs/log.md
     ),
     _CHEETAH,
     _task(
