@@ -3,6 +3,7 @@
 import statistics
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route
@@ -13,6 +14,7 @@ from pages import (
     choices,
     events,
     frames_seen,
+    make_run,
     seen_pair,
     wait_for_text,
     wait_ready,
@@ -231,6 +233,24 @@ def test_out_of_pairs_it_waits_and_goes_on_by_itself(
     page.keyboard.press("ArrowRight")
     add_pairs(server.run, 1)
     assert seen_pair(page) != pair
+
+
+@pytest.mark.slow
+def test_who_gave_the_last_answer_that_is_wanted_hears_that_no_more_will_be_asked(
+    tmp_path: Path, serve_run: Callable[..., Server], open_page: Callable[..., Page]
+) -> None:
+    run = make_run(tmp_path / "run", labels=2)
+    page = open_page(serve_run(run, lambda: add_pairs(run, 2)))
+    for key in ("3", "ArrowLeft"):  # what nobody can tell is no label
+        seen_pair(page)
+        page.keyboard.press(key)
+    page.wait_for_selector("body[data-state=waiting]")
+    wait_for_text(page, "#notice-text", "answered everything")
+    add_pairs(run, 1)
+    seen_pair(page)
+    page.keyboard.press("ArrowLeft")
+    wait_for_text(page, "#notice-title", "All answers are given; thank you")
+    wait_for_text(page, "#notice-text", "There are 3 answers")
 
 
 def test_it_says_that_the_run_is_over_and_goes_on_with_it(

@@ -61,7 +61,7 @@ const OVERVIEW = [
   },
   {
     title: "Speed",
-    hint: "Environment steps per second, everything included.",
+    hint: "Environment steps, or completions, per second, everything included.",
     empty: "Appears with the policy’s first rollout.",
     format: plain,
     series: [{ name: "act/steps_per_second", label: "steps/s", colour: "blue" }],

@@ -11,22 +11,22 @@ export class Overview {
     this.curves = curves;
   }
 
-  hear({ settings, now, counts }) {
-    this.#policy(now, settings);
+  hear({ settings, now, counts, kind }) {
+    this.#policy(now, settings, kind === "texts" ? "completions" : "steps");
     this.#labels(counts, now.ask, settings);
     this.#reward(now.fit, now.act);
   }
 
-  #policy({ act, time, run }, settings) {
+  #policy({ act, time, run }, settings, steps) {
     // Where people teach, they end the run; the number of steps is a mere bound, with nothing to be read from it.
     const total = settings.teacher === "people" ? null : (act.total_steps ?? settings.steps);
     say("steps", isNumber(act.steps) ? `${amount(act.steps)}` : "–");
-    say("steps-more", isNumber(total) ? `of ${amount(total)} steps` : isNumber(act.steps) ? "steps so far" : "not started yet");
+    say("steps-more", isNumber(total) ? `of ${amount(total)} ${steps}` : isNumber(act.steps) ? `${steps} so far` : "not started yet");
     byId("steps-meter").style.transform = `scaleX(${isNumber(total) && total > 0 ? Math.min(1, (act.steps ?? 0) / total) : 0})`;
     say("speed", isNumber(act.steps_per_second) ? `${amount(act.steps_per_second)}/s` : "–");
     const left = isNumber(total) ? (total - act.steps) / act.steps_per_second : null;
     const going = !OVER.includes(run.state) && isNumber(left) && left > 0 && time - act.time < QUIET_SECONDS;
-    say("left-time", going ? `${duration(left)} left` : OVER.includes(run.state) ? "over" : "steps");
+    say("left-time", going ? `${duration(left)} left` : OVER.includes(run.state) ? "over" : steps);
   }
 
   #labels(counts, ask, settings) {
