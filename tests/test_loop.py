@@ -506,6 +506,7 @@ def test_dictionaries_of_observations_are_flattened(tmp_path: Path) -> None:
     assert _recent(run).observations.shape[2:] == (3,)
 
 
+@pytest.mark.slow
 def test_a_run_can_keep_its_segments_and_answers_in_postgresql(store_url: str, tmp_path: Path) -> None:
     from backflip.loop import in_turn
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 
 from pages import Server, seen_pair, wait_for_text, wait_ready
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 OpenPage = Callable[..., Page]
 SERIOUS = ("serious", "critical")
 
@@ -20,7 +20,7 @@ def findings(page: Page) -> list[str]:
     return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in SERIOUS]
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_the_labelling_page(shared: Server, open_page: OpenPage, scheme: str) -> None:
     page = open_page(shared, fresh=True, color_scheme=scheme)
     page.wait_for_selector("#guide[open]")
@@ -46,7 +46,6 @@ def test_axe_finds_nothing_serious_on_the_labelling_page(shared: Server, open_pa
     assert states == {state: [] for state in states}
 
 
-@pytest.mark.slow
 def test_axe_finds_nothing_serious_on_a_phone_nor_while_waiting_nor_offline(
     serve: Callable[..., Server], open_page: OpenPage
 ) -> None:
@@ -64,7 +63,6 @@ def test_axe_finds_nothing_serious_on_a_phone_nor_while_waiting_nor_offline(
     assert states == {"phone": [], "waiting": [], "offline": []}
 
 
-@pytest.mark.slow
 def test_every_button_has_a_focus_ring_and_the_tab_key_reaches_it(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared)
     seen_pair(page)

@@ -13,7 +13,7 @@ from backflip.preferences import Choice
 from backflip.rundir import RunDir
 from pages import Server, add_pairs, choices, frames_seen, seen_pair, wait_for_text, wait_saved, wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 COUNT_TONES = """() => {
   window.tones = 0;
   const start = OscillatorNode.prototype.start;
@@ -50,7 +50,6 @@ def test_numbers_answer_too_and_what_belongs_to_the_browser_does_not(shared: Ser
     assert seen_pair(page) == pair
 
 
-@pytest.mark.slow
 def test_keys_are_chosen_by_pressing_them_kept_refused_where_taken_and_put_back(
     shared: Server, open_page: OpenPage
 ) -> None:
@@ -258,7 +257,6 @@ def test_without_explained_pairs_one_practises_on_a_ball_and_nothing_is_stored(
     assert len(logged(shared.run)) == before + 1
 
 
-@pytest.mark.slow
 def test_explained_pairs_are_what_one_practises_on_and_no_part_of_d(serve: Serve, open_page: OpenPage) -> None:
     server = serve(2)
     store = server.run.store()
@@ -354,7 +352,6 @@ def test_a_break_is_suggested_after_twenty_minutes_of_answering_and_not_of_absen
     assert found == [[40, 80], False, False]
 
 
-@pytest.mark.slow
 def test_the_chime_is_off_until_wanted_then_kept_and_rings(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared)
     page.evaluate(COUNT_TONES)
@@ -369,7 +366,6 @@ def test_the_chime_is_off_until_wanted_then_kept_and_rings(shared: Server, open_
     page.uncheck("#guide [data-setting=chime]")
 
 
-@pytest.mark.slow
 def test_the_chime_calls_back_who_waited_for_long(serve: Serve, open_page: OpenPage) -> None:
     server = serve(1)
     page = open_page(server)
@@ -420,7 +416,6 @@ def test_answers_that_came_too_fast_or_found_the_store_busy_are_sent_again(share
     assert len(sent) == 5
 
 
-@pytest.mark.slow
 def test_a_browser_that_keeps_nothing_warns_before_an_answer_would_be_lost(shared: Server, open_page: OpenPage) -> None:
     page = open_page(shared, expected="ERR_FAILED")
     page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('no'); }; }")

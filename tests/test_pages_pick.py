@@ -85,6 +85,7 @@ def test_a_key_picks_the_best_of_four_once_and_it_can_be_taken_back(
     assert Axe().run(page).response["violations"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_two_people_never_get_the_same_four_and_axe_finds_nothing(
     picking: Callable[..., Server], open_page: OpenPage

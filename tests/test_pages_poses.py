@@ -201,6 +201,7 @@ def test_dragging_turns_both_and_a_double_click_turns_them_back(
     assert pictures(page, 12)[-1] == straight, "every pair is seen from the same side at first"
 
 
+@pytest.mark.slow
 def test_a_wheel_scrolls_and_a_finger_answers(posed: Callable[..., Server], open_page: Callable[..., Page]) -> None:
     page = open_page(posed(3), has_touch=True)
     pair = seen_pair(page)
@@ -293,6 +294,7 @@ def draw_what_is_wanted(run: RunDir, count: int) -> None:
         wait_until(lambda: not ask.step() and len(list(run.clips.glob("*.sheet.json"))) >= count)
 
 
+@pytest.mark.slow
 def test_without_webgl_the_run_draws_sheets(
     posed: Callable[..., Server], open_page: Callable[..., Page], plain: Browser
 ) -> None:
@@ -345,7 +347,8 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
 """
 
 
-@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [True, False])
 def test_a_graphics_card_that_goes_away_stops_nobody(
     posed: Callable[..., Server], open_page: Callable[..., Page], browser: Browser, comes_back: bool
 ) -> None:

@@ -120,6 +120,7 @@ def test_texts_are_answered_by_the_same_keys_each_answer_once(
     assert details.keys().isdisjoint({"speed", "paused", "loops"})
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_shown_letter_by_letter_and_stay_in_their_box(
     reading: Callable[..., Server], open_page: OpenPage
 ) -> None:

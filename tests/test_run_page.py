@@ -361,7 +361,8 @@ def test_the_alarm_is_shown_with_its_sentence_until_it_is_off(served: Server, vi
     expect(page.locator("#verdict")).to_have_text("No sign of reward hacking: all is well.")
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_a_phone(visit: Callable[..., Page], scheme: str) -> None:
     page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme)
     found: dict[str, Any] = {}
