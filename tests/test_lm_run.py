@@ -216,6 +216,36 @@ def test_people_teach_without_vader(miniature_folder: Path, tmp_path: Path, monk
     _vader.cache_clear()
 
 
+def test_a_reward_that_comes_while_completions_are_drawn_pays_them(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip.lm.tune import Tune
+    from texts_runs import publish, with_reward
+
+    settings = _settings(miniature_folder, mode="at_once")
+    run = with_reward(settings, tmp_path / "run")
+    with closing(run.store()) as store:
+        tune = Tune(run, store, settings)
+        draw, learn = tune.tuner.sample, tune.tuner.learn
+        told: list[int] = []
+
+        def sample(*given: Any) -> Any:
+            assert tune.reward.version == 1
+            assert tune.reward.ensemble is not None
+            publish(run, tune.reward.ensemble, 2)
+            return draw(*given)
+
+        def watched(*given: Any) -> Any:
+            told.append(run.told("act")["reward_version"])  # whoever waits for it hears before the policy has learned
+            return learn(*given)
+
+        monkeypatch.setattr(tune.tuner, "sample", sample)
+        monkeypatch.setattr(tune.tuner, "learn", watched)
+        assert tune.step()
+    assert told == [2]
+    assert [line["value"] for line in run.metrics()[0] if line["name"] == "act/reward_version"] == [2.0]
+
+
 def test_a_setting_that_cannot_be_is_refused() -> None:
     from backflip.tuning import TuneConfig
 

@@ -240,17 +240,20 @@ class Tune:
         sampled = self.tuner.sample(self.draw(self.config.batch_prompts), self.config.completions, self.key())
         gold = self.gold(sampled.texts)
         self.show(sampled.texts, sampled.read, gold)
+        newer |= self.look_for_reward()  # to draw takes a large model seconds, in which people go on answering
         if self.paid_by is None:
             self.policy.explored += len(sampled.batch)
             self.tell("exploring")
             return True
         rewards = self.paid_by(sampled.read)
         steps = self.paid_by.steps(sampled.read) if self.config.reads == "tokens" else None
+        waited = self.since_the_answer(newer)
+        self.tell("training")
         values = self.tuner.learn(sampled, rewards, steps)
         values |= {"act/reward_version": float(self.reward.version), "act/predicted_return": values["act/reward"]}
         if gold is not None:
             values["act/true_return"] = float(gold.mean())
-        self.measure({**values, **self.since_the_answer(newer)})
+        self.measure({**values, **waited})
         return True
 
     def look_for_reward(self, exactly: int | None = None) -> bool:
