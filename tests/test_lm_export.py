@@ -24,6 +24,7 @@ def logits(model: Any, tokens: list[int]) -> torch.Tensor:
     return torch.log_softmax(found, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
 @pytest.mark.parametrize("rank", [0, 4])
 def test_an_exported_model_loads_again_and_gives_the_run_s_log_probabilities(

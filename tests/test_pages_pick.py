@@ -56,6 +56,7 @@ def shown(page: Page, prompt: str) -> None:
     time.sleep(0.45)  # a key that comes sooner is meant for the four before
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_key_picks_the_best_of_four_once_and_it_can_be_taken_back(
     picking: Callable[..., Server], open_page: OpenPage

@@ -292,6 +292,7 @@ def _follow_error(policy: PPO) -> float:
     return float(np.abs(policy.choose(seen) - 0.5 * seen).mean())
 
 
+@pytest.mark.slow
 def test_it_learns_continuous_actions() -> None:
     config = PPOConfig(environments=8, rollout_steps=64, minibatch=128, learning_rate=3e-3, discount=0.5)
     policy = _policy(replace(FOLLOW, entropy=0.0), replace(config, entropy=0.0))

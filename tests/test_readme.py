@@ -109,6 +109,7 @@ def _first_run(here: Path) -> None:
         if line.split()[1] not in WAITS
     ],
 )
+@pytest.mark.slow
 def test_a_command_of_the_page_runs(line: str, here: Path, request: pytest.FixtureRequest) -> None:
     from backflip.cli import main
 

@@ -332,7 +332,7 @@ def test_two_clips_that_a_script_finds_equal_are_a_tie(kept: str, make_segments:
 def test_a_script_errs_in_one_answer_of_ten_and_the_same_ones_whenever_it_is_asked(
     tmp_path: Path, make_segments: MakeSegments
 ) -> None:
-    n, given = 400, []
+    n, given = 200, []
     for run, batches in enumerate([(n,), (2, n - 2)]):
         with closing(Store(tmp_path / f"{run}.db")) as store:
             segments = make_segments(2 * n, state=1)
