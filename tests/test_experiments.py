@@ -98,7 +98,7 @@ def test_the_demo_is_what_train_does_with_the_same_hopper() -> None:
     assert EXPERIMENTS["demo"] == settings_for("hopper-backflip", labels=900)
 
 
-@pytest.mark.parametrize(("task", "steps"), [("cheetah", 50), ("reacher", 16), ("Pendulum-v1", 50)])
+@pytest.mark.parametrize(("task", "steps"), [("cheetah", 50), ("reacher", 16), ("Pendulum-v1", 50), ("swimmer", 100)])
 def test_a_segment_of_the_fast_preset_is_a_third_of_an_episode_at_most(task: str, steps: int) -> None:
-    # Episodes of 1000, 50 and 200 steps.
+    # Episodes of 1000, 50 and 200 steps; the swimmer's strokes take longer than most.
     assert settings_for(task, "fast", teacher="oracle").segment_steps == steps

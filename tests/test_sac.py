@@ -419,6 +419,27 @@ def test_what_is_remembered_is_paid_for_what_was_done_and_not_for_the_policys_ow
     np.testing.assert_allclose(_memory(policy)[2][:, 0], actions[:, 0] - actions[:, 1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("sees_ends", [False, True])
+def test_a_reward_that_is_higher_everywhere_teaches_the_same_unless_ends_are_seen(sees_ends: bool) -> None:
+    values = []
+    for higher in (0.0, 8.0):
+
+        def reward(seen: Array, done: Array, higher: float = higher) -> Array:
+            paid: Array = (seen[:, 0] * done[:, 0]).round(1) + higher
+            return paid
+
+        def pay(rollout: Rollout, reward: Any = reward) -> Array:
+            paid = reward(rollout.observations.reshape(-1, 2), rollout.actions.reshape(-1, 2))
+            return np.asarray(paid).reshape(rollout.ends.shape)
+
+        policy = _policy(replace(FOLLOW, sees_ends=sees_ends), replace(SMALL, updates_per_step=0.5))
+        policy.train(_true)
+        policy.repay(reward)
+        policy.train(pay)
+        values.append(policy.report()["act/value"])
+    assert (abs(values[1] - values[0]) < 1e-3) != sees_ends
+
+
 def test_a_policy_that_sees_a_table_is_paid_anew_for_the_table() -> None:
     def wrap(env: Any) -> Any:
         return gym.wrappers.ReshapeObservation(env, (2, 1))
@@ -529,6 +550,7 @@ def test_saved_and_loaded_it_goes_on_as_if_uninterrupted(explored: int, tmp_path
         through.explore()
     for _ in range(4):
         through.train(_true)
+    through.repay(lambda seen, done: 1 + seen[:, 0] * done[:, 0])
     assert through.updates % 2 == 1 or through._owed > 0
     through.save(tmp_path)
     resumed.load(tmp_path)

@@ -176,7 +176,7 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     if teacher in (PEOPLE, SCRIPTED, JUDGE):
         usual["segment_steps"] = None
     elif base.segment_steps and told.episode_steps:
-        usual["segment_steps"] = min(base.segment_steps, max(1, told.episode_steps // 3))
+        usual["segment_steps"] = min(named.segment_steps or base.segment_steps, max(1, told.episode_steps // 3))
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:
         half, last = named.labels_spread
         usual["ask"] = replace(base.ask, half_life=half * given.get("steps", base.steps), until=last)

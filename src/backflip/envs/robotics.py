@@ -154,6 +154,7 @@ ROBOTICS = (
         options=_FREE,
         entropy=0.001,
         discount=0.999,  # docs/log.md
+        segment_steps=100,  # docs/log.md
     ),
     _CHEETAH,
     _task(

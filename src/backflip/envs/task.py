@@ -63,6 +63,8 @@ class Task:
     """Entropy bonus (A.1)."""
     discount: float | None = None
     """γ of SAC, where the task needs another than 0.99."""
+    segment_steps: int | None = None
+    """Steps of a segment in the preset `fast`, where 50 are less than one stroke or stride."""
     training_steps: int | None = None
     """Steps of an episode while training, where one should be shorter than in evaluation."""
     labels_spread: tuple[float, float] | None = None

@@ -92,6 +92,10 @@ class Replay:
                 )
             rows[:, -2] = torch.from_numpy(paid)
 
+    def mean_reward(self) -> float:
+        """The mean of all rewards that are remembered; 0 where none is."""
+        return self.table[: len(self), -2].mean().item() if len(self) else 0.0
+
     def arrays(self) -> dict[str, Array]:
         """Everything, to be saved."""
         return {"replay": self.table[: len(self)].numpy(), "replay_added": np.array([self.added])}

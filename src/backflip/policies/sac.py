@@ -127,6 +127,8 @@ class SAC:
             "critics": torch.optim.Adam([self.critics.vector], self.config.learning_rate, fused=True),
         }
         self.replay = Replay(self.config.capacity, o, a)
+        self.level = 0.0
+        """What is taken from every reward: the mean of what is remembered, where no episode's end can be seen."""
         self._owed = 0.0
         self._sought = False
         self._measured: dict[str, Tensor] = {}
@@ -155,9 +157,16 @@ class SAC:
         return self._rollout(pay, learn=True)
 
     def repay(self, reward: Reward) -> None:
-        """Pay everything that is remembered by a new reward."""
+        """Pay everything that is remembered by a new reward.
+
+        Where the ends of episodes are hidden, adding c to every reward adds c/(1 - γ) to every value and changes no
+        policy. A new r̂ moves all rewards a little, so values would be wrong by a hundred or a thousand times as much
+        after each: rewards count from their mean.
+        """
         shape = self.collector.observation_space.shape or ()
         self.replay.repay(lambda seen, done: reward(seen.reshape(-1, *shape), self._outward(done)))
+        if not self.collector.task.sees_ends:
+            self.level = self.replay.mean_reward()
 
     def choose(self, observations: Array) -> Array:
         """The actions without exploration."""
@@ -236,6 +245,8 @@ class SAC:
             sample = self.replay.sample(chosen)
             if among is not None:
                 sample = sample._replace(rewards=state_entropy(sample.following, among))
+            elif self.level:
+                sample = sample._replace(rewards=sample.rewards - self.level)
             if not self.collector.task.sees_ends:
                 sample = sample._replace(going_on=torch.ones_like(sample.going_on))
             self._learn_critics(sample, then)
@@ -315,6 +326,7 @@ class SAC:
             "updates": self.updates,
             "owed": self._owed,
             "sought": self._sought,
+            "level": self.level,
         }
         save_arrays(directory / "policy.safetensors", arrays, meta)
 
@@ -336,3 +348,4 @@ class SAC:
         self.replay.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
         self.updates, self._owed, self._sought = meta["updates"], meta["owed"], meta["sought"]
+        self.level = meta.get("level", 0.0)
