@@ -419,8 +419,12 @@ def test_what_is_remembered_is_paid_for_what_was_done_and_not_for_the_policys_ow
     np.testing.assert_allclose(_memory(policy)[2][:, 0], actions[:, 0] - actions[:, 1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("sees_ends", [False, True])
-def test_a_reward_that_is_higher_everywhere_teaches_the_same_unless_ends_are_seen(sees_ends: bool) -> None:
+@pytest.mark.parametrize(
+    ("sees_ends", "discount", "same"), [(False, 0.999, True), (True, 0.999, False), (False, 0.99, False)]
+)
+def test_a_reward_that_is_higher_everywhere_teaches_who_looks_far_the_same_unless_ends_are_seen(
+    sees_ends: bool, discount: float, same: bool
+) -> None:
     values = []
     for higher in (0.0, 8.0):
 
@@ -432,12 +436,13 @@ def test_a_reward_that_is_higher_everywhere_teaches_the_same_unless_ends_are_see
             paid = reward(rollout.observations.reshape(-1, 2), rollout.actions.reshape(-1, 2))
             return np.asarray(paid).reshape(rollout.ends.shape)
 
-        policy = _policy(replace(FOLLOW, sees_ends=sees_ends), replace(SMALL, updates_per_step=0.5))
+        config = replace(SMALL, updates_per_step=0.5, discount=discount)
+        policy = _policy(replace(FOLLOW, sees_ends=sees_ends), config)
         policy.train(_true)
         policy.repay(reward)
         policy.train(pay)
         values.append(policy.report()["act/value"])
-    assert (abs(values[1] - values[0]) < 1e-3) != sees_ends
+    assert (abs(values[1] - values[0]) < 1e-3) == same
 
 
 def test_a_policy_that_sees_a_table_is_paid_anew_for_the_table() -> None:

@@ -27,6 +27,8 @@ from backflip.segments import Array, Rollout, join_rollouts
 LOG_2, LOG_2PI = math.log(2), math.log(2 * math.pi)
 LOWEST, HIGHEST = -5.0, 2.0
 """Bounds of the actor's log σ (CleanRL)."""
+FAR_SIGHTED = 0.995
+"""With a γ above this, values cannot follow each new r̂ to its mean; at .99 it made no difference (docs/log.md)."""
 ENTROPY_SAMPLE = 1024
 """Remembered states that novelty is measured among."""
 
@@ -128,7 +130,7 @@ class SAC:
         }
         self.replay = Replay(self.config.capacity, o, a)
         self.level = 0.0
-        """What is taken from every reward: the mean of what is remembered, where no episode's end can be seen."""
+        """What is taken from every reward (`repay`)."""
         self._owed = 0.0
         self._sought = False
         self._measured: dict[str, Tensor] = {}
@@ -160,12 +162,12 @@ class SAC:
         """Pay everything that is remembered by a new reward.
 
         Where the ends of episodes are hidden, adding c to every reward adds c/(1 - γ) to every value and changes no
-        policy. A new r̂ moves all rewards a little, so values would be wrong by a hundred or a thousand times as much
-        after each: rewards count from their mean.
+        policy. A new r̂ moves all rewards a little, and with γ near 1 all values by a thousand times as much: there,
+        rewards count from their mean.
         """
         shape = self.collector.observation_space.shape or ()
         self.replay.repay(lambda seen, done: reward(seen.reshape(-1, *shape), self._outward(done)))
-        if not self.collector.task.sees_ends:
+        if self.config.discount > FAR_SIGHTED and not self.collector.task.sees_ends:
             self.level = self.replay.mean_reward()
 
     def choose(self, observations: Array) -> Array:
