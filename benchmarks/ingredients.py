@@ -15,6 +15,7 @@ from backflip.fit import Fitter, Table
 from backflip.fitting import Fit
 from backflip.policies.replay import Replay
 from backflip.policies.sac import SAC
+from backflip.preferences import Comparisons
 from backflip.queries import pair_probabilities, random_pairs
 from backflip.reward import LEAK, RewardEnsemble
 
@@ -135,19 +136,18 @@ def pseudo_labels() -> Iterator[None]:
             pairs, p = pairs[np.maximum(p, 1 - p) > SURE], p[np.maximum(p, 1 - p) > SURE]
             if len(pairs) == 0:
                 return table
-            sides = [
-                self.ensemble.features(s.observations, s.actions).reshape(*s.true_rewards.shape, -1)
-                for s in (segments[pairs[:, 0]], segments[pairs[:, 1]])
-            ]
-            masks = [torch.from_numpy(segments[pairs[:, i]].mask()) for i in (0, 1)]
+            left, right = (segments[pairs[:, i]].without_states() for i in (0, 1))
+            mu = (p > 0.5).astype(np.float32)
+            pseudo = Comparisons(np.full(len(pairs), -1), left, right, mu, np.ones_like(mu))
+            masks = [torch.from_numpy(side.mask()) for side in (left, right)]
             ones = torch.ones(self.ensemble.members, len(pairs))
             rate = table.error_rate
             if isinstance(rate, torch.Tensor):
                 rate = torch.cat([rate, torch.full((len(pairs),), self.config.error_rate)])
             return Table(
-                features=torch.cat([table.features, torch.stack(sides, 1)]),
+                data=table.data.without_states().appended(pseudo),
                 mask=torch.cat([table.mask, torch.stack(masks, 1)]),
-                mu=torch.cat([table.mu, torch.from_numpy((p > 0.5).astype(np.float32))]),
+                mu=torch.cat([table.mu, torch.from_numpy(mu)]),
                 train=torch.cat([table.train, ones], 1),
                 held_out=torch.cat([table.held_out, 0 * ones], 1),
                 error_rate=rate,

@@ -179,7 +179,7 @@ def test_inputs_in_other_units_leave_outputs_with_priors_as_they_were() -> None:
     seen = rng.normal(size=(30, 6)).astype(np.float32)
     actions = np.zeros((30, 0), np.float32)
     before = ensemble.raw(seen, actions).numpy()
-    ensemble.restandardise_inputs(rng.normal(3, 7, size=(50, 6)).astype(np.float32))
+    ensemble.restandardise_inputs([rng.normal(3, 7, size=(50, 6)).astype(np.float32)])
     assert ensemble.raw(seen, actions).numpy() == pytest.approx(before, abs=1e-4)
 
 

@@ -13,7 +13,15 @@ from backflip.envs import Task
 from backflip.envs.facts import facts
 from backflip.files import DamagedFile, save_arrays
 from backflip.queries import select_queries
-from backflip.reward import LEAK, SMALLEST_DEVIATION, Inputs, RewardConfig, RewardEnsemble, probability_left
+from backflip.reward import (
+    LEAK,
+    SMALLEST_DEVIATION,
+    STEPS_AT_ONCE,
+    Inputs,
+    RewardConfig,
+    RewardEnsemble,
+    probability_left,
+)
 from backflip.segments import Array, Segments
 
 VECTORS = Inputs((3,), 2, discrete=False)
@@ -49,7 +57,7 @@ def _by_hand(ensemble: RewardEnsemble, member: int, features: Array) -> Array:
 def test_members_together_give_what_each_gives_alone(layers: int) -> None:
     ensemble = RewardEnsemble(VECTORS, RewardConfig(members=4, layers=layers, width=16), seed=3)
     observations, actions = _steps(50)
-    ensemble.standardise_inputs(observations)
+    ensemble.standardise_inputs([observations])
     standard = (observations - observations.mean(0)) / observations.std(0)
     raw = ensemble.raw(observations, actions).numpy()
     for member in range(4):
@@ -94,7 +102,7 @@ def test_inputs_are_standardised_but_what_never_moved_is_not_blown_up() -> None:
     ensemble = RewardEnsemble(VECTORS)
     # Column 0 has mean 2 and deviation 1, column 1 never moves, column 2 has mean 0 and deviation 3.
     observations = np.array([[1, 5, -3], [3, 5, 3]], np.float32)
-    ensemble.standardise_inputs(observations)
+    ensemble.standardise_inputs([observations])
     np.testing.assert_allclose(ensemble.input_mean, [2, 5, 0])
     np.testing.assert_allclose(ensemble.input_deviation, [1, SMALLEST_DEVIATION, 3])
     features = ensemble.features(observations, np.zeros((2, 2), np.float32))
@@ -142,7 +150,7 @@ def test_constant_behaviour_is_calibrated_to_0_and_not_to_infinity() -> None:
 def test_neither_asking_for_rewards_nor_choosing_queries_moves_anything(make_segments: Any) -> None:
     ensemble = RewardEnsemble(VECTORS)
     segments: Segments = make_segments(40)
-    ensemble.standardise_inputs(segments.observations)
+    ensemble.standardise_inputs([segments.observations])
     ensemble.calibrate(segments.observations, segments.actions)
     before = _state(ensemble)
     for seed in range(3):
@@ -176,7 +184,7 @@ def test_a_choice_that_does_not_exist_is_refused() -> None:
 def test_images_and_dictionaries_are_read_flat() -> None:
     pixels = RewardEnsemble(Inputs((5, 5, 2), 4, discrete=True))
     images = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 2)).astype(np.uint8)
-    pixels.standardise_inputs(images)
+    pixels.standardise_inputs([images])
     assert pixels.reward(images.reshape(2, 3, 5, 5, 2), np.zeros((2, 3), np.int64)).shape == (2, 3)
 
     class Parts(gym.Env[Any, Any]):
@@ -199,7 +207,7 @@ def test_images_and_dictionaries_are_read_flat() -> None:
 def test_saved_and_loaded_it_is_the_same_to_the_byte(inputs: Inputs, tmp_path: Path) -> None:
     ensemble = RewardEnsemble(inputs, RewardConfig(members=2, width=8, deviation=0.5), seed=5)
     steps = _steps(30, inputs=inputs)
-    ensemble.standardise_inputs(steps[0])
+    ensemble.standardise_inputs([steps[0]])
     ensemble.calibrate(*steps)
     ensemble.baseline = 0.25
     ensemble.save(tmp_path / "a")
@@ -257,3 +265,31 @@ def test_probability_left_has_finite_gradients_at_huge_margins() -> None:
     (gradient,) = torch.autograd.grad(probability_left(returns, torch.zeros(3)).sum(), returns)
     # At 0 the slope is 0.9·σ'(0) = 0.9/4.
     np.testing.assert_allclose(gradient, [0, 0, 0.225], atol=1e-7)
+
+
+def test_parts_are_standardised_as_if_they_were_one() -> None:
+    rng = np.random.default_rng(3)
+    parts = [rng.normal(1000 * i, 1 + i, size=(n, 3)).astype(np.float32) for i, n in enumerate((1, 5000, 7))]
+    ensemble, whole = (RewardEnsemble(VECTORS) for _ in range(2))
+    ensemble.standardise_inputs(part for part in parts)
+    together = np.concatenate(parts).astype(np.float64)
+    whole.standardise_inputs([together])
+    np.testing.assert_allclose(ensemble.input_mean, together.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(ensemble.input_deviation, together.std(0), rtol=1e-6)
+    np.testing.assert_array_equal(ensemble.input_deviation, whole.input_deviation)
+
+
+def test_rewards_of_many_steps_are_those_of_each() -> None:
+    rng = np.random.default_rng(4)
+    observations = rng.normal(size=(2 * STEPS_AT_ONCE + 3, 1, 3)).astype(np.float32)
+    actions = rng.normal(size=(len(observations), 1, 2)).astype(np.float32)
+    ensemble = RewardEnsemble(VECTORS)
+    rows = [0, STEPS_AT_ONCE - 1, STEPS_AT_ONCE, len(observations) - 1]
+    together = ensemble.raw(observations, actions)
+    assert together.shape == (ensemble.members, len(observations), 1)
+    np.testing.assert_allclose(together[:, rows], ensemble.raw(observations[rows], actions[rows]), rtol=1e-4, atol=1e-6)
+
+
+def test_of_no_steps_there_are_no_rewards() -> None:
+    nothing = RewardEnsemble(VECTORS).raw(np.zeros((0, 5, 3), np.float32), np.zeros((0, 5, 2), np.float32))
+    assert nothing.shape == (3, 0, 5)

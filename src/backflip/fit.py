@@ -20,6 +20,8 @@ SMALLEST_L2, LARGEST_L2 = 1e-7, 1e1
 """ℓ2 stays between these: at 1.001 a step it would else leave the range of numbers on easy or hopeless data."""
 SMALLEST_ERROR_RATE = 1e-3
 """Nobody is taken to be surer than this: eq. 1 would have an infinite loss where they err."""
+COMPARISONS_AT_ONCE = 64
+"""So many are read at a time for the statistics of the inputs."""
 ErrorRates = Literal["flat", "annotator"]
 POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1, *range(1, 12)]))
 
@@ -141,9 +143,9 @@ def adjust_l2(
 
 @dataclass(frozen=True)
 class Table:
-    """D as tensors."""
+    """D, and what the fit makes of each comparison, as tensors."""
 
-    features: Float[Tensor, "n 2 k i"]
+    data: Comparisons
     mask: Float[Tensor, "n 2 k"]
     mu: Float[Tensor, " n"]
     train: Float[Tensor, "m n"]
@@ -217,12 +219,16 @@ class Fitter:
 
         Weights and Adam's moments change along, so that neither r̂ nor the next step notices.
         """
-        counted = [side[data.weight > 0] for side in (data.left, data.right)]
-        observations = np.concatenate([side.observations[side.mask() > 0] for side in counted])
+        counts = np.flatnonzero(data.weight > 0)
+        counted = (
+            side.observations[some][side.mask()[some] > 0]
+            for side in (data.left, data.right)
+            for some in np.array_split(counts, -(-len(counts) // COMPARISONS_AT_ONCE))
+        )
         if self.fits == 0:
-            self.ensemble.standardise_inputs(observations)
+            self.ensemble.standardise_inputs(counted)
             return
-        scale = self.ensemble.restandardise_inputs(observations)[:, None]
+        scale = self.ensemble.restandardise_inputs(counted)[:, None]
         moments = self.adam.state[self.ensemble.parameters[0]]
         seen = slice(0, len(scale))
         moments["exp_avg"][:, seen] /= scale
@@ -253,22 +259,31 @@ class Fitter:
         return Evidence(data.teachers, data.query_ids, data.mu > 0.5, expected)
 
     def _tabulated(self, data: Comparisons, error_rates: Mapping[str, float] | None = None) -> Table:
-        """D as tensors, made once a fit: the statistics of the inputs are fixed, and so is every bootstrap."""
-        sides = [
-            self.ensemble.features(side.observations, side.actions).reshape(*side.true_rewards.shape, -1)
-            for side in (data.left, data.right)
-        ]
+        """What stays as it is during a fit, made once: every bootstrap and every ε.
+
+        Not what r̂ reads, which would be D a second time, and four times as large where observations are frames.
+        """
         masks = [torch.from_numpy(side.mask()) for side in (data.left, data.right)]
         counts = torch.from_numpy(bootstrap_counts(data.query_ids, self.ensemble.members, self.seed))
         weight = torch.from_numpy(data.weight)
         return Table(
-            features=torch.stack(sides, 1),
+            data=data,
             mask=torch.stack(masks, 1),
             mu=torch.from_numpy(data.mu),
             train=counts * weight,
             held_out=(counts == 0) * weight,
             error_rate=self._error_rate(data, error_rates),
         )
+
+    def _features(self, data: Comparisons, chosen: Int64[np.ndarray, " b"]) -> Float[Tensor, "b 2 k i"]:
+        """What r̂ reads of some comparisons."""
+        sides = [
+            self.ensemble.features(side.observations[chosen], side.actions[chosen]).reshape(
+                len(chosen), side.true_rewards.shape[1], -1
+            )
+            for side in (data.left, data.right)
+        ]
+        return torch.stack(sides, 1)
 
     def _error_rate(self, data: Comparisons, error_rates: Mapping[str, float] | None) -> float | Float[Tensor, " n"]:
         if data.teachers is None or not error_rates:
@@ -278,7 +293,7 @@ class Fitter:
 
     def _learn(self, table: Table, chosen: Int64[Tensor, " b"], mask: Float[Tensor, "b 2 k"]) -> None:
         """One minibatch for all members: each learns from its bootstrap and is validated on what that leaves out."""
-        features, mu = table.features[chosen], table.mu[chosen]
+        features, mu = self._features(table.data, chosen.numpy()), table.mu[chosen]
         train, held_out = table.train[:, chosen], table.held_out[:, chosen]
         outputs = self.ensemble.forward(features.flatten(0, 2)).reshape(-1, *features.shape[:3])
         left, right = (outputs * mask).sum(-1).unbind(-1)

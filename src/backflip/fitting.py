@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 from backflip.envs import find_task
 from backflip.envs.facts import facts
 from backflip.error_rates import most_likely
@@ -9,7 +11,7 @@ from backflip.files import write_whole
 from backflip.fit import Fitter
 from backflip.reward import Inputs, RewardEnsemble
 from backflip.rundir import RunDir
-from backflip.segments import Segments, concatenate
+from backflip.segments import Segments
 from backflip.settings import Settings
 from backflip.store import Store
 
@@ -70,9 +72,11 @@ class Fit:
     def _publish(self, policy_steps: int) -> None:
         assert self.fitter.data is not None
         ensemble = self.fitter.ensemble
-        on = self._calibration()
-        counted = on.mask() > 0
-        ensemble.calibrate(on.observations[counted], on.actions[counted])
+        recent = [
+            ensemble.raw(part.observations, part.actions)[:, torch.from_numpy(part.mask() > 0)]
+            for part in self._calibration()
+        ]
+        ensemble.normalise(torch.cat(recent, 1))
         untrained = self.fitter.data.left[slice(self.settings.labels_before_training)]
         begun = untrained.mask() > 0
         ensemble.baseline = float(ensemble.reward(untrained.observations[begun], untrained.actions[begun]).mean())
@@ -98,14 +102,14 @@ class Fit:
             self.version = max(1, self.version)
             self._save_reward()
 
-    def _calibration(self) -> Segments:
+    def _calibration(self) -> list[Segments]:
         """The segments that r̂ is normalised on."""
         data = self.fitter.data
         if self.settings.calibrate_on == "labelled" and data is not None:
-            return concatenate([data.left.without_states(), data.right.without_states()])
+            return [data.left, data.right]
         recent = self.store.recent(self.settings.calibrate_segments)
         assert recent is not None
-        return recent
+        return [recent]
 
     def save(self, number: int) -> None:
         """A checkpoint."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PRIORS = 1
 """Keys the draws of the networks that stay as they are."""
 SMALLEST_DEVIATION = 1e-2
 """Inputs that hardly moved while the statistics were taken are not blown up beyond this."""
+STEPS_AT_ONCE = 4096
+"""What three members' hidden layers make of so many steps is 3 MB, and stays in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -145,26 +148,44 @@ class RewardEnsemble:
     def raw(
         self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
     ) -> Float[Tensor, "m *lead"]:
-        """Every member's output [m ...] for steps with any leading axes, not normalised; without gradient."""
-        lead = observations.shape[: observations.ndim - len(self.inputs.observation_shape)]
-        with torch.no_grad():
-            return self.forward(self.features(observations, actions)).reshape(self.members, *lead)
+        """Every member's output [m ...] for steps with any leading axes, not normalised; without gradient.
 
-    def standardise_inputs(self, observations: Shaped[np.ndarray, "*n"]) -> None:
-        """Measure the mean and deviation that observations are standardised with."""
-        flat = observations.reshape(-1, self.inputs.observation_size).astype(np.float64)
-        self.input_mean = torch.from_numpy(flat.mean(0).astype(np.float32))
-        deviation = np.maximum(flat.std(0), SMALLEST_DEVIATION)
+        Some steps at a time: what the hidden layers make of all steps of D is twenty times as large as D.
+        """
+        lead = observations.shape[: observations.ndim - len(self.inputs.observation_shape)]
+        steps = math.prod(lead)
+        seen = observations.reshape(steps, *self.inputs.observation_shape)
+        done = actions.reshape(steps, *actions.shape[len(lead) :])
+        outputs = torch.empty(self.members, steps)
+        with torch.no_grad():
+            for first in range(0, steps, STEPS_AT_ONCE):
+                part = slice(first, first + STEPS_AT_ONCE)
+                outputs[:, part] = self.forward(self.features(seen[part], done[part]))
+        return outputs.reshape(self.members, *lead)
+
+    def standardise_inputs(self, parts: Iterable[Shaped[np.ndarray, "..."]]) -> None:
+        """Measure the mean and deviation that observations are standardised with, over all parts together."""
+        count, mean, squares = 0, np.zeros(self.inputs.observation_size), np.zeros(self.inputs.observation_size)
+        for part in parts:
+            flat = part.reshape(-1, self.inputs.observation_size)
+            for first in range(0, len(flat), STEPS_AT_ONCE):
+                some = flat[first : first + STEPS_AT_ONCE].astype(np.float64)
+                shift, total = some.mean(0) - mean, count + len(some)
+                squares += some.var(0) * len(some) + shift**2 * (count * len(some) / total)  # Chan et al. 1979
+                mean += shift * (len(some) / total)
+                count = total
+        self.input_mean = torch.from_numpy(mean.astype(np.float32))
+        deviation = np.maximum(np.sqrt(squares / count), SMALLEST_DEVIATION)
         self.input_deviation = torch.from_numpy(deviation.astype(np.float32))
 
-    def restandardise_inputs(self, observations: Shaped[np.ndarray, "*n"]) -> Float[Tensor, " o"]:
+    def restandardise_inputs(self, parts: Iterable[Shaped[np.ndarray, "..."]]) -> Float[Tensor, " o"]:
         """Measure them anew, and change the first layer so that every output stays what it was.
 
         Returns:
             By how much each observation's weights were multiplied.
         """
         mean, deviation = self.input_mean, self.input_deviation
-        self.standardise_inputs(observations)
+        self.standardise_inputs(parts)
         scale = self.input_deviation / deviation
         seen = slice(0, self.inputs.observation_size)
         with torch.no_grad():
@@ -178,7 +199,11 @@ class RewardEnsemble:
 
         Only this moves the normalisation; asking for rewards or choosing queries never does.
         """
-        raw = self.raw(observations, actions).reshape(self.members, -1).double()
+        self.normalise(self.raw(observations, actions).reshape(self.members, -1))
+
+    def normalise(self, outputs: Float[Tensor, "m n"]) -> None:
+        """The same, by what `raw` gave for the steps of recent behaviour."""
+        raw = outputs.double()
         self.output_mean = raw.mean(1).float()
         deviation = raw.std(1, correction=0) / self.config.deviation
         self.output_deviation = torch.where(deviation > 0, deviation, 1.0).float()
