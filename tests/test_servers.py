@@ -4,6 +4,7 @@ import functools
 import http.client
 import re
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from backflip.rundir import RunDir
-from backflip.web.security import run_token
+from backflip.web.security import HEADERS, run_token
 from backflip.web.server import bind, serve
 
 ROOT = Path(__file__).parents[1]
@@ -160,3 +161,20 @@ def test_a_proxy_that_says_its_name_gets_a_cookie_for_https_and_its_pages_may_an
     foreign = {"cookie": cookie, "content_type": "application/json", "origin": "https://evil.example.org"}
     assert ask(port, "POST", "/api/answer", "{}", **proxy, **foreign)[0] == 403
     assert ask(port, "GET", "/label", host="other.example.org", cookie=cookie)[0] == 400
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_with_the_headers_of_every_response(port: int, nonsense: bytes) -> None:
+    assert ask(port, "GET", "/label", host="label.example.org")[0] == 401  # it is up
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        connection.sendall(nonsense)
+        reply = http.client.HTTPResponse(connection)
+        reply.begin()
+        said = reply.read().decode()
+    assert reply.status == 400
+    assert {name: reply.headers[name] for name in HEADERS} == HEADERS
+    assert reply.headers["cache-control"] == "no-store"
+    assert said.strip()
+    assert "Traceback" not in said

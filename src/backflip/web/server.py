@@ -9,12 +9,15 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h11
 import uvicorn
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from backflip.rundir import RunDir
 from backflip.web.app import create_app
-from backflip.web.security import HostRefused, Hosts, ServerError
+from backflip.web.security import HostRefused, Hosts, ServerError, protect
 
 PAGE = "page"
 """Under which name a served page tells the run its address."""
@@ -28,6 +31,19 @@ GRACE_SECONDS = 3
 
 class PortBusy(ServerError):
     """Another program has the port."""
+
+
+class Guarded(H11Protocol):
+    """What is no HTTP never reaches the app, so its refusal gets the headers of every response here."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse, and hang up."""
+        headers = MutableHeaders({"content-type": "text/plain; charset=utf-8", "connection": "close"})
+        protect(headers)
+        refusal = h11.Response(status_code=400, headers=headers.raw, reason=b"Bad Request")
+        for event in (refusal, h11.Data(data=f"{msg}\n".encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 def bind(host: str = "127.0.0.1", port: int | None = None, allow_remote: bool = False) -> socket.socket:
@@ -107,6 +123,7 @@ def serve_app(
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=Guarded,
             access_log=False,  # addresses may hold the token
             log_config=None,
             lifespan="off",
