@@ -62,6 +62,21 @@ def optimism() -> Iterator[None]:
 
 
 @contextmanager
+def caution() -> Iterator[None]:
+    """The opposite: what the members disagree about pays less, by their deviation."""
+
+    def make(_: Any) -> Any:
+        def reward(self: RewardEnsemble, observations: Any, actions: Any) -> Any:
+            members = self.member_rewards(observations, actions)
+            return members.mean(0) - members.std(0)
+
+        return reward
+
+    with _instead(RewardEnsemble, "reward", make):
+        yield
+
+
+@contextmanager
 def hybrid_replay() -> Iterator[None]:
     """QPA (Hu et al. 2024): half of every batch comes from what the policy did of late."""
 
@@ -201,6 +216,7 @@ def _predict_next(fitter: Fitter, segments: Any) -> None:
 
 INGREDIENTS = {
     "optimism": optimism,
+    "caution": caution,
     "hybrid-replay": hybrid_replay,
     "reset-critics": reset_critics,
     "pseudo-labels": pseudo_labels,

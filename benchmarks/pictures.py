@@ -1,9 +1,9 @@
-"""The pictures of docs/labelling.md: the labelling page on a Hopper that is being taught, on a desk and on a phone.
+"""The pictures of docs/labelling.md and docs/run_page.md: both pages of a Hopper that is being taught, and a phone.
 
     python benchmarks/pictures.py [--answers 60] [--into docs/pictures] [--quick]
 
-A run of `hopper-backflip` begins, so many pairs are answered in Debian's Chromium, and what is then on the screen is
-the picture. With --quick a dozen answers, and the pictures go nowhere.
+The demo begins, so many pairs are answered by key in Debian's Chromium, as the task's script judges the two clips,
+and what is then on the screen is the picture. With --quick a dozen answers, and the pictures go nowhere.
 """
 
 import argparse
@@ -16,12 +16,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+from backflip.envs import find_task
+from backflip.envs.facts import facts
+from backflip.rundir import RunDir
+from backflip.schema import query, showing
 
 CHROMIUM = "/usr/bin/chromium"
 COLOURS = 256
@@ -29,7 +35,10 @@ COLOURS = 256
 START_SECONDS = 120.0
 PATIENCE_MS = 600_000
 LOOK_MS = 600
-KEYS = ("ArrowLeft", "ArrowRight", "ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown")
+PAGE_MS = 3000
+"""For the run page to fetch and draw what it shows."""
+EVEN = 0.2
+"""Two clips whose scores differ by less are called equally good."""
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
 
@@ -68,12 +77,30 @@ def opened(browser: Browser, link: str, **options: Any) -> Page:
             return page
 
 
-def showing(page: Page) -> None:
+def wait_to_answer(page: Page) -> None:
     """Until a pair has been on the screen for long enough to be answered."""
     page.wait_for_selector("body[data-state=showing]")
     script = """(ms) => performance.getEntriesByName("shown").some(({ detail, startTime }) =>
       String(detail) === document.body.dataset.showing && performance.now() - startTime > ms)"""
     page.wait_for_function(script, arg=LOOK_MS)
+
+
+def key(run: RunDir, showing_id: int) -> str:
+    """What the task's script would press for the pair on the screen."""
+    task = find_task("hopper-backflip")
+    assert task.script is not None
+    with closing(run.store(check=False)) as store:
+        with store.reading() as c:
+            shown = sa.select(query.c.left, query.c.right, showing.c.flipped).join(query, query.c.id == showing.c.query)
+            left, right, flipped = c.execute(shown.where(showing.c.id == showing_id)).one()
+        pair = store.segments([right, left] if flipped else [left, right], states=True)
+    scores = [
+        task.script(states[:length], facts(task).steps_per_second)
+        for states, length in zip(pair.states, pair.lengths, strict=True)
+    ]
+    if abs(scores[0] - scores[1]) < EVEN:
+        return "ArrowUp"
+    return "ArrowLeft" if scores[0] > scores[1] else "ArrowRight"
 
 
 def picture(page: Page, file: Path) -> None:
@@ -84,7 +111,7 @@ def picture(page: Page, file: Path) -> None:
     print(f"{file} {os.path.getsize(file) / 1000:.0f} kB", flush=True)
 
 
-def draw(browser: Browser, link: str, answers: int, into: Path) -> None:
+def draw(browser: Browser, link: str, run: RunDir, answers: int, into: Path) -> None:
     """Teach for a while, and take the pictures."""
     desk = opened(browser, link, viewport=DESK)
     desk.wait_for_selector("body[data-state=showing]")
@@ -99,15 +126,22 @@ def draw(browser: Browser, link: str, answers: int, into: Path) -> None:
     desk.keyboard.press("ArrowLeft")
     picture(desk, into / "label-practice.png")
     desk.click("#practice-leave")
-    for number in range(answers):
-        showing(desk)
-        desk.keyboard.press(KEYS[number % len(KEYS)])
+    for _ in range(answers):
+        wait_to_answer(desk)
+        desk.keyboard.press(key(run, int(desk.evaluate("document.body.dataset.showing"))))
     desk.wait_for_function("() => document.getElementById('ready').textContent.startsWith('3 pairs')")
     picture(desk, into / "label.png")
     phone = opened(browser, link, viewport=PHONE, has_touch=True, is_mobile=True)
     phone.click("#guide-start")
-    showing(phone)
+    wait_to_answer(phone)
     picture(phone, into / "label-phone.png")
+    look = desk.context.new_page()
+    look.goto(link.split("/label")[0] + "/")
+    look.wait_for_timeout(PAGE_MS)
+    picture(look, into / "run.png")
+    look.click("#tab-pairs")
+    look.wait_for_timeout(PAGE_MS)
+    picture(look, into / "run_pairs.png")
 
 
 def main() -> None:
@@ -121,7 +155,8 @@ def main() -> None:
         into = Path(folder) if options.quick else options.into
         with training(Path(folder) / "run", Path(folder) / "log") as link, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            draw(browser, link, 12 if options.quick else options.answers, into)
+            run = RunDir.open(Path(folder) / "run")
+            draw(browser, link, run, 12 if options.quick else options.answers, into)
             browser.close()
 
 

@@ -206,7 +206,7 @@ def test_a_sheet_is_drawn_when_somebody_needs_it(ask: Ask, make_segments: Callab
     assert wanted(ask.run.wanted) == []
     assert [sheet.name for sheet in ask.run.clips.glob("*.webp")] == [f"{clip}.webp"]
     about = json.loads((ask.run.clips / f"{clip}.sheet.json").read_text())
-    assert (about["mime"], about["frames"], about["frame_width"]) == ("image/webp", 2, 256)
+    assert (about["mime"], about["frames"], about["frame_width"]) == ("image/webp", 4, 256)
     assert ask.store.has_clip(clip), "it is still the same clip"
 
 

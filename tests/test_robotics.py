@@ -74,13 +74,14 @@ def test_an_episode_lasts_until_its_time_limit_and_stays_finite(name: str) -> No
         assert np.isfinite(seen).all()
         assert np.isfinite(float(reward))
         assert not terminated
-    assert steps == (50 if name == "reacher" else 1000)
+    assert steps == {"reacher": 50, "hopper-backflip": 400}.get(name, 1000)
     inner: Any = env.unwrapped
     assert not any(warning.number for warning in inner.data.warning)  # MuJoCo resets a simulation that blows up
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("hopper", 188), ("cheetah", 30), ("reacher", 25), ("walker", 188), ("pendulum", 38)]
+    ("name", "steps"),
+    [("hopper", 188), ("cheetah", 30), ("reacher", 25), ("walker", 188), ("pendulum", 38), ("hopper-backflip", 75)],
 )
 def test_a_segment_lasts_a_second_and_a_half_but_at_most_half_an_episode(name: str, steps: int) -> None:
     assert default_segment_steps(TASKS[name].make()) == steps

@@ -32,7 +32,7 @@ STANDS_AT = 0.6
 HOLD_SECONDS = 0.2
 """How long a landing has to be upright."""
 GRADES = 4
-"""A script gives part of a landing's worth for a quarter, a half and three quarters of that time."""
+"""A script gives part of a landing's worth for a step, a quarter, a half and three quarters of that time."""
 LOW = 0.1
 """Metres between torso and floor at most where the Hopper lies; it may lie on its own leg."""
 LEAP = 0.3
@@ -52,10 +52,11 @@ def backflip_score(states: Float[np.ndarray, "k s"], steps_per_second: float) ->
     centre of mass above 0.4 m:
 
     - N is the net turn β_k - β_1; [N]± is N held within ±π.
-    - T is the turn made in the air, A = Σ Δβ over the steps in the air. Forward turns count against it. Where it is
-      positive it is at most N, and at most 2π·(1 + L).
+    - T is the largest turn in one go, that is between two *crashes*: steps in which its torso touches the floor, or
+      anything of it while its torso is upside down. Only what it turns in the air counts, Σ Δβ, and no more than the
+      net turn of the same steps, nor more than 2π·(1 + L). If it turns forward in the air on the whole, T is that.
     - L is the number of backflips landed in the clip, as `backflips` counts them, but with part of it for a landing
-      that is upright for less than 0.2 s, or that the clip's end cuts.
+      that is upright for less than 0.2 s, if only for a step, or that the clip's end cuts.
     - P = ½·mean(min(c/0.6, 1)) + ½·mean(min(h/0.3, 1)) - ½·mean(torso lies), with c the height of the centre of
       mass, h that of the robot's lowest point, and a torso that lies less than 0.1 m from the floor: between -½ and 1.
 
@@ -65,22 +66,25 @@ def backflip_score(states: Float[np.ndarray, "k s"], steps_per_second: float) ->
     - Rolling or spinning on the floor: nothing there is in the air, and all it can get is 0.1·π, at a cost in P.
     - Bouncing along the floor: the centre of mass stays below 0.4 m.
     - Leaning back in every hop and forward again on the foot: A grows, N does not, and T is the smaller one.
-    - Tumbling through the air without a thought of landing: without L, T ends at 2π.
+    - Tumbling through the air without a thought of landing: without L, T ends at 2π, and every crash begins it anew.
     - A roll over the floor that ends upright: L asks that nothing touches the floor while the torso is upside down.
     """
     body = _hopper(states)
     turned = np.diff(body.backward)
-    net = float(turned.sum())
-    air = float(turned[body.airborne[1:] & body.airborne[:-1]].sum())
+    in_air = np.where(body.airborne[1:] & body.airborne[:-1], turned, 0.0)
     hold = HOLD_SECONDS * steps_per_second
-    landed = float(np.mean([_landed(body, hold * grade / GRADES) for grade in range(1, GRADES + 1)]))
-    turn = air if air < 0 else min(air, max(net, 0.0), TURN * (1 + landed))
+    landed = float(np.mean([_landed(body, hold * grade / GRADES) for grade in range(GRADES + 1)]))
+    in_one_go = [
+        min(in_air[first : end - 1].sum(), turned[first : end - 1].sum()) for first, end in _runs(~_crashed(body))
+    ]
+    best = min(max(in_one_go, default=0.0), TURN * (1 + landed))
+    turn = in_air.sum() if in_air.sum() < 0 else max(best, 0.0)
     posture = 0.5 * (
         np.minimum(body.mass_height / STANDS_AT, 1).mean()
         + np.clip(body.clearance / LEAP, 0, 1).mean()
         - (body.torso_clearance < LOW).mean()
     )
-    return float(turn + TURN * landed + 0.1 * np.clip(net, -np.pi, np.pi) + posture)
+    return float(turn + TURN * landed + 0.1 * np.clip(turned.sum(), -np.pi, np.pi) + posture)
 
 
 def backflips(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:
@@ -154,14 +158,19 @@ def _hopper(states: Float[np.ndarray, "k s"]) -> _Hopper:
     )
 
 
+def _crashed(body: _Hopper) -> Bool[np.ndarray, " k"]:
+    """Where its torso touches the floor, or anything of it while its torso is upside down."""
+    touching, upside_down = body.clearance < OFF_FLOOR, np.cos(body.backward) < 0
+    crashed: Bool[np.ndarray, " k"] = (body.torso_clearance < OFF_FLOOR) | (upside_down & touching)
+    return crashed
+
+
 def _landed(body: _Hopper, hold_steps: float) -> int:
-    """Backflips from one standing of at least so many steps to the next."""
+    """Backflips from one standing of at least so many steps, and at least one, to the next."""
     turn = np.round(body.backward / TURN).astype(np.int64)
     upright = (np.abs(body.backward - TURN * turn) < UPRIGHT) & (body.height > STANDING)
-    touching = body.clearance < OFF_FLOOR
-    upside_down = np.cos(body.backward) < 0
-    crashed = (body.torso_clearance < OFF_FLOOR) | (upside_down & touching)
-    crashed[0] |= upside_down[0]  # it may have touched the floor before the clip began
+    touching, crashed = body.clearance < OFF_FLOOR, _crashed(body)
+    crashed[0] |= np.cos(body.backward[0]) < 0  # it may have touched the floor before the clip began
     since, before, landed = 0, int(turn[0]), 0
     for first, end in _runs(upright):
         if end - first < hold_steps or not touching[first:end].any():
