@@ -151,11 +151,11 @@ def test_single_frames_are_those_that_were_recorded_and_slow_play_shows_what_is_
     pause(page)
     page.keyboard.press("r")
     stills = []
-    for _ in range(15):  # 60 steps of 8 ms are 15 frames
+    for _ in range(30):  # 60 steps of 20 ms are 30 frames
         stills.append(pictures(page, 3)[-1])
         page.keyboard.press(".")
     assert pictures(page, 3)[-1] == stills[0], "after the last comes the first"
-    assert len({left for left, _ in stills}) == 15
+    assert len({left for left, _ in stills}) == 30
     page.keyboard.press(",")
     assert pictures(page, 3)[-1] == stills[-1]
     for key in ("-", "-", " "):
