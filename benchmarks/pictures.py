@@ -1,6 +1,6 @@
 """The pictures of docs/labelling.md and docs/run_page.md: both pages of a Hopper that is being taught, and a phone.
 
-    python benchmarks/pictures.py [--answers 60] [--into docs/pictures] [--quick]
+    python benchmarks/pictures.py [--answers 60] [--pace 2] [--into docs/pictures] [--quick]
 
 The demo begins, so many pairs are answered by key in Debian's Chromium, as the task's script judges the two clips,
 and what is then on the screen is the picture. With --quick a dozen answers, and the pictures go nowhere.
@@ -111,7 +111,7 @@ def picture(page: Page, file: Path) -> None:
     print(f"{file} {os.path.getsize(file) / 1000:.0f} kB", flush=True)
 
 
-def draw(browser: Browser, link: str, run: RunDir, answers: int, into: Path) -> None:
+def draw(browser: Browser, link: str, run: RunDir, answers: int, pace: float, into: Path) -> None:
     """Teach for a while, and take the pictures."""
     desk = opened(browser, link, viewport=DESK)
     desk.wait_for_selector("body[data-state=showing]")
@@ -128,6 +128,7 @@ def draw(browser: Browser, link: str, run: RunDir, answers: int, into: Path) -> 
     desk.click("#practice-leave")
     for _ in range(answers):
         wait_to_answer(desk)
+        desk.wait_for_timeout(1000 * pace)
         desk.keyboard.press(key(run, int(desk.evaluate("document.body.dataset.showing"))))
     desk.wait_for_function("() => document.getElementById('ready').textContent.startsWith('3 pairs')")
     picture(desk, into / "label.png")
@@ -136,7 +137,7 @@ def draw(browser: Browser, link: str, run: RunDir, answers: int, into: Path) -> 
     wait_to_answer(phone)
     picture(phone, into / "label-phone.png")
     look = desk.context.new_page()
-    look.goto(link.split("/label")[0] + "/")
+    look.goto(link.split("/label")[0] + "/run")
     look.wait_for_timeout(PAGE_MS)
     picture(look, into / "run.png")
     look.click("#tab-pairs")
@@ -148,6 +149,7 @@ def main() -> None:
     """Teach, and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--answers", type=int, default=60)
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds more to look at each pair")
     parser.add_argument("--into", type=Path, default=Path(__file__).parents[1] / "docs" / "pictures")
     parser.add_argument("--quick", action="store_true", help="a dozen answers, and the pictures are thrown away")
     options = parser.parse_args()
@@ -156,7 +158,7 @@ def main() -> None:
         with training(Path(folder) / "run", Path(folder) / "log") as link, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             run = RunDir.open(Path(folder) / "run")
-            draw(browser, link, run, 12 if options.quick else options.answers, into)
+            draw(browser, link, run, 12 if options.quick else options.answers, options.pace, into)
             browser.close()
 
 
