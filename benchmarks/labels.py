@@ -113,9 +113,11 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "twice-the-updates": _inside("sac", updates_per_step=1.0),
     "pretrained": _inside("sac", entropy_steps=5_000),
     "segments-25": lambda settings: replace(settings, segment_steps=25),
-    "segments-200": lambda settings: replace(settings, segment_steps=200),
-    "spread": _inside("ask", half_life=80_000.0, until=0.9),
     "segments-100": lambda settings: replace(settings, segment_steps=100),
+    "segments-200": lambda settings: replace(settings, segment_steps=200),
+    "spread": lambda settings: replace(
+        settings, ask=replace(settings.ask, half_life=0.4 * settings.steps, until=0.9)
+    ),  # as the tasks of the control suite have it
     "normalised-recent": lambda settings: replace(settings, calibrate_on="recent"),
     "float32": _inside("sac", bfloat16=False),
     **dict.fromkeys(INGREDIENTS, lambda settings: settings),

@@ -12,7 +12,7 @@ from backflip.segments import Array
 pytest.importorskip("mujoco")
 
 RATE = 125.0
-"""The Hopper's steps a second."""
+"""The Hopper's own steps a second; in the backflip's task it acts 50 times."""
 STANDS = 1.21
 """Height of the torso where the foot touches the floor: the model stands at 1.25, 4 cm above it."""
 FLIES = 2.2
@@ -164,6 +164,25 @@ def test_tumbling_without_a_landing_is_worth_less_than_one_flip() -> None:
     tumbling = hopper(stands(10), flies(120, 0, 3.5), lies(58, 3.5))
     assert backflip_score(tumbling, RATE) < backflip_score(FLIP, RATE) - np.pi
     assert backflips(tumbling, RATE) == 0
+
+
+def test_a_crash_begins_the_turn_anew() -> None:
+    whole = hopper(stands(10), flies(120, 0, 1.2), lies(58, 1.2))
+    scores = [backflip_score(whole, RATE)]
+    for at in (0.6, 0.45, 0.3):  # of a turn, where its torso hits the floor and it bounces off
+        parts = flies(int(100 * at), 0, at), lies(2, at), flies(118 - int(100 * at), at, 1.2), lies(58, 1.2)
+        scores.append(backflip_score(hopper(stands(10), *parts), RATE))
+    # What counts is the larger part: a whole turn at most, then 0.6, 0.75 and 0.9 of one.
+    worth = np.array(scores) - scores[0]
+    np.testing.assert_allclose(worth[1:], 2 * np.pi * (np.array([0.6, 0.75, 0.9]) - 1), atol=0.25)
+
+
+def test_touching_down_upright_for_a_moment_is_worth_more_than_not_at_all() -> None:
+    # Upright and on the foot for two steps of 8 ms, then on its back: 2π/5, less what it turns on the foot.
+    touching = hopper(stands(60), flies(80, 0, 0.94), (2, STANDS, 2 * np.pi * 0.97, 2 * np.pi), lies(46, 1.25))
+    missing = hopper(stands(60), flies(80, 0, 0.94), (2, FLIES, 2 * np.pi * 0.97, 2 * np.pi), lies(46, 1.25))
+    assert backflip_score(touching, RATE) > backflip_score(missing, RATE) + 0.6
+    assert backflips(touching, RATE) == 0
 
 
 def test_a_roll_over_the_floor_that_ends_upright_is_not_a_backflip() -> None:
