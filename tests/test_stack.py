@@ -31,20 +31,24 @@ def _slope(outputs: Tensor) -> Tensor:
     return torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1))
 
 
-def _by_autograd(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, and the gradient of Σ slope·outputs by every weight and every input, all by PyTorch."""
-    flat, x = stack.flat.clone().requires_grad_(), x.clone().requires_grad_()
+def _by_autograd(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs, and the gradient of Σ slope·outputs by every weight, all by PyTorch."""
+    flat = stack.flat.clone().requires_grad_()
     outputs = _plain(stack, flat, x)
-    by_flat, by_x = torch.autograd.grad((outputs * _slope(outputs)).sum(), (flat, x))
-    return outputs.detach(), by_flat, by_x
+    (by_flat,) = torch.autograd.grad((outputs * _slope(outputs)).sum(), flat)
+    return outputs.detach(), by_flat
 
 
-def _by_hand(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _by_hand(stack: Stack, x: Tensor) -> tuple[Tensor, Tensor]:
     """The same by the stack."""
     forward = stack(x)
-    slope = _slope(forward.outputs)
-    stack.differentiate(forward, slope)
-    return forward.outputs, stack.gradient[: len(stack.flat)].clone(), stack.by_inputs(forward, slope)
+    stack.differentiate(forward, _slope(forward.outputs))
+    return forward.outputs, stack.gradient[: len(stack.flat)].clone()
+
+
+def _networks(count: int) -> Tensor:
+    """Whose output counts, for each row."""
+    return torch.randint(count, (ROWS,), generator=torch.Generator().manual_seed(2))
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
@@ -60,6 +64,31 @@ def test_outputs_and_gradients_are_those_of_pytorch(networks: int, outputs: int)
     for mine, autograd in zip(_by_hand(stack, x), _by_autograd(stack, x), strict=True):
         assert (autograd != 0).any()
         torch.testing.assert_close(mine, autograd)
+
+
+@pytest.mark.parametrize("networks", [1, 2, 3])
+def test_the_gradient_by_inputs_is_that_of_each_rows_own_network(networks: int) -> None:
+    stack, x = _stack(networks), _inputs().requires_grad_()
+    of = _networks(networks)
+    output = _plain(stack, stack.flat, x)[of, torch.arange(ROWS), 0]
+    (wanted,) = torch.autograd.grad(output.sum(), x)
+    found = stack.by_inputs(stack(x.detach()), of)
+    torch.testing.assert_close(found, wanted)
+    if networks > 1:
+        assert not torch.allclose(found, stack.by_inputs(stack(x.detach()), 1 - of.clamp(max=1)))
+
+
+def test_the_gradient_by_inputs_is_nearly_the_same_in_bfloat16() -> None:
+    stack, x = _stack(width=64), _inputs()
+    wanted = stack.by_inputs(stack(x), _networks(2))
+    stack.precision = torch.bfloat16
+    assert _apart(stack.by_inputs(stack(x), _networks(2)), wanted) < 0.03
+
+
+def test_a_network_that_no_row_counts_for_is_no_harm() -> None:
+    stack, x = _stack(), _inputs()
+    of = torch.ones(ROWS, dtype=torch.int64)
+    torch.testing.assert_close(stack.by_inputs(stack(x), of)[:4], stack.by_inputs(stack(x[:4]), of[:4]))
 
 
 @pytest.mark.parametrize("networks", [1, 2])
@@ -91,8 +120,8 @@ def test_inputs_near_each_other_and_large_outputs_survive_bfloat16() -> None:
 def test_a_gradient_by_some_of_the_inputs_is_a_part_of_that_by_all() -> None:
     stack, x = _stack(), _inputs()
     forward = stack(x)
-    slope = _slope(forward.outputs)
-    torch.testing.assert_close(stack.by_inputs(forward, slope, since=1), stack.by_inputs(forward, slope)[:, 1:])
+    of = _networks(2)
+    torch.testing.assert_close(stack.by_inputs(forward, of, since=1), stack.by_inputs(forward, of)[:, 1:])
 
 
 def test_a_gradient_by_inputs_leaves_that_by_weights_as_it_is() -> None:
@@ -100,7 +129,7 @@ def test_a_gradient_by_inputs_leaves_that_by_weights_as_it_is() -> None:
     forward = stack(x)
     stack.differentiate(forward, _slope(forward.outputs))
     before = stack.gradient.clone()
-    stack.by_inputs(forward, 2 * _slope(forward.outputs))
+    stack.by_inputs(forward, _networks(2))
     assert torch.equal(stack.gradient, before)
 
 

@@ -278,9 +278,8 @@ class SAC:
         now = self._draw(seen, noise)
         action = now.action
         forward = self.critics(torch.cat([seen, action], 1))
-        first, second = forward.outputs
-        smaller = torch.stack([first <= second, first > second])
-        by_action = self.critics.by_inputs(forward, smaller / -batch, seen.shape[1])
+        smallest, which = forward.outputs[..., 0].min(0)
+        by_action = self.critics.by_inputs(forward, which, seen.shape[1]) / -batch
         # u = mean + σ·noise. With noise fixed, log π depends on u through the tanh alone, ∂log π/∂u = 2·tanh(u), and on
         # log σ beside by -1; ∂tanh(u)/∂u = 1 - tanh²(u), ∂u/∂log σ = σ·noise.
         by_u = by_action * (1 - action.square()) + (2 * alpha / batch) * action
@@ -290,7 +289,7 @@ class SAC:
         self.actor.gradient[-1] = entropy - self.config.entropy_per_action * self.actions
         self.adams["actor"].step()
         self._measured |= {
-            "act/policy_loss": alpha * now.log_probability - torch.minimum(first, second),
+            "act/policy_loss": alpha * now.log_probability[:, 0] - smallest,
             "act/entropy": entropy,
             "act/temperature": torch.tensor(alpha),
         }

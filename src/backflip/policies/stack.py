@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from backflip.segments import Array
@@ -105,21 +105,15 @@ class Stack:
             outputs = torch.baddbmm(b3, second, w3)
         return Forward(outputs, x, first, wide, second)
 
-    def _behind_first(
-        self, forward: Forward, slope: Float32[Tensor, "n b outputs"]
-    ) -> tuple[Float32[Tensor, "n b w"], Float[Tensor, "n b w"], Float32[Tensor, "n b w"]]:
-        """The gradient before the second layer's ReLU, the same in `precision`, and that before the first one's."""
+    def differentiate(self, forward: Forward, slope: Float32[Tensor, "n b outputs"]) -> None:
+        """Write the gradient of Σ slope·outputs by every weight to `gradient`."""
+        v1, c1, v2, c2, v3, c3 = self.weight_gradients
         w3 = self.weights[4].transpose(1, 2)
         at_second = slope * w3 if w3.shape[1] == 1 else torch.bmm(slope, w3)
         at_second = torch.ops.aten.threshold_backward(at_second, forward.second, 0)
         rough = at_second.to(self.precision)
         at_first = torch.bmm(rough, forward.wide.transpose(1, 2))
-        return at_second, rough, torch.ops.aten.threshold_backward(at_first, forward.first, 0).float()
-
-    def differentiate(self, forward: Forward, slope: Float32[Tensor, "n b outputs"]) -> None:
-        """Write the gradient of Σ slope·outputs by every weight to `gradient`."""
-        v1, c1, v2, c2, v3, c3 = self.weight_gradients
-        at_second, rough, at_first = self._behind_first(forward, slope)
+        at_first = torch.ops.aten.threshold_backward(at_first, forward.first, 0).float()
         torch.bmm(forward.x.T.expand(len(v1), *forward.x.T.shape), at_first, out=v1)
         torch.sum(at_first, 1, keepdim=True, out=c1)
         if self.precision == torch.float32:
@@ -133,12 +127,22 @@ class Stack:
             torch.bmm(forward.second.transpose(1, 2), slope, out=v3)
         torch.sum(slope, 1, keepdim=True, out=c3)
 
-    def by_inputs(
-        self, forward: Forward, slope: Float32[Tensor, "n b outputs"], since: int = 0
-    ) -> Float32[Tensor, "b inputs"]:
-        """The gradient of Σ slope·outputs by every input from number `since` on."""
-        *_, at_first = self._behind_first(forward, slope)
-        return torch.bmm(at_first, self.weights[0][:, since:].transpose(1, 2)).sum(0)
+    def by_inputs(self, forward: Forward, of: Int64[Tensor, " b"], since: int = 0) -> Float32[Tensor, "b inputs"]:
+        """The gradient of the one output of network `of`, by every input from number `since` on.
+
+        Each row goes back through its own network alone, which for two is half the work.
+        """
+        inward = self.weights[0][:, since:]
+        found = torch.empty(len(of), inward.shape[1])
+        for i, last in enumerate(self.weights[4]):
+            rows = (of == i).nonzero()[:, 0]
+            at_second = torch.ops.aten.threshold_backward(
+                last.T.expand(len(rows), -1), forward.second[i].index_select(0, rows), 0
+            )
+            at_first = torch.mm(at_second.to(self.precision), forward.wide[i].T)
+            at_first = torch.ops.aten.threshold_backward(at_first, forward.first[i].index_select(0, rows), 0).float()
+            found.index_copy_(0, rows, torch.mm(at_first, inward[i].T))
+        return found
 
     def alone(self, x: Float32[Tensor, "b i"]) -> Float32[Tensor, "b outputs"]:
         """The first network's outputs for a handful of inputs, in float32."""
