@@ -34,6 +34,14 @@ def test_the_exact_kl_is_that_of_the_distributions_on_the_way() -> None:
     assert float(exact(policy, original, MASK)) == pytest.approx(2 * one, rel=1e-5)
 
 
+def test_a_token_that_the_policy_never_draws_adds_no_nats() -> None:
+    policy = torch.tensor([[[0.5, 0.5, 0.0]]]).log()
+    original = torch.tensor([[[0.25, 0.25, 0.5]]]).log()
+    assert exact(policy, original, torch.ones(1, 1)).item() == pytest.approx(math.log(2))
+    assert exact(policy, policy, torch.ones(1, 1)).item() == 0
+    assert exact(original, policy, torch.ones(1, 1)).item() == math.inf
+
+
 def test_a_fixed_price_never_moves() -> None:
     fixed = Fixed(0.3)
     fixed.update(100.0, 64)

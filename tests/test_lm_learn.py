@@ -8,6 +8,7 @@ import torch
 
 from backflip.lm.kl import exact, k1, k3
 from backflip.lm.learn import Paid, advantages_of_tokens, leave_one_out, sampling_error, token_rewards
+from backflip.lm.models import arrays
 from backflip.lm.passes import Batch, forward, log_probabilities
 from backflip.lm.tune import SamplingError, Tuner
 from backflip.tuning import TuneConfig
@@ -158,3 +159,15 @@ def _enumerated_kl(tuner: Tuner, prompt: str) -> float:
 
 def _goes_on_after_its_end(way: list[int]) -> bool:
     return 0 in way and any(way[way.index(0) :])
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo"])
+def test_a_reward_that_is_no_number_moves_no_weight_and_is_said(miniature: Any, algorithm: Any) -> None:
+    tuner = Tuner(miniature, TuneConfig(algorithm=algorithm, batch_prompts=2, completions=4, response_tokens=6))
+    sampled = tuner.sample(["This film", "I"], 4, (0,))
+    before, beta = arrays(tuner.policy), tuner.controller.beta
+    with pytest.raises(FloatingPointError, match=r"norm is nan: .* numbers are not finite; the weights are"):
+        tuner.learn(sampled, np.full(8, np.nan, np.float32))
+    assert all(np.array_equal(value, before[name]) for name, value in arrays(tuner.policy).items())
+    assert tuner.controller.beta == beta
+    assert tuner.completions == 0

@@ -1,5 +1,6 @@
 """Models from folders: what cannot be used is refused in a sentence; the original stays what it was."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -8,8 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
-from backflip.lm.models import ModelError, adapted, arrays, load, original_of, put_back
+from backflip.lm.models import (
+    ModelError,
+    adapted,
+    arrays,
+    load,
+    memory_suffices,
+    must_load,
+    original_of,
+    put_back,
+)
 from backflip.lm.passes import by_transformers, forward
 from backflip.lm.small import fetch, find
 from backflip.lm.tune import Tuner
@@ -35,14 +46,124 @@ def test_a_folder_with_torn_weights_is_refused(miniature_folder: Path, tmp_path:
     assert "\n" not in str(caught.value)
 
 
+def _bert() -> Any:
+    return transformers.BertConfig(
+        vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+
+
+def test_a_model_that_does_not_continue_texts_is_refused(miniature_folder: Path, tmp_path: Path) -> None:
+    llama = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    of_llama: Any = transformers.LlamaForSequenceClassification
+    both_ways = "what it says of a token depends on those behind it"
+    others = {
+        "encoder": (transformers.BertModel(_bert()), "lacks cls.predictions"),
+        "scores": (of_llama(llama), "lacks lm_head.weight, which would be drawn at"),
+        "both ways": (transformers.BertLMHeadModel(_bert()), both_ways),
+    }
+    for name, (model, reason) in others.items():
+        shutil.copytree(miniature_folder, tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+        with pytest.raises(ModelError, match=f"is no causal language model: (it )?{reason}") as caught:
+            load(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_not_called_too_large(
+    miniature_folder: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(miniature_folder, odd)
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps({**config, "intermediate_size": 2 * config["intermediate_size"]}))
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model") as caught:
+        load(str(odd))
+    assert "memory" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")]
+)
+def test_too_little_memory_is_said_in_a_sentence(error: Exception) -> None:
+    said = pytest.raises(ModelError, match=r"memory does not suffice for tuning gpt .*; use a smaller --model")
+    with said, memory_suffices("tuning gpt"):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_suffices("tuning gpt"):
+        raise RuntimeError("shapes differ")
+
+
+def as_gguf(causal: Any, file: Path) -> None:
+    """A Llama of float32 as llama.cpp's converter writes it, with the byte-level tokenizer."""
+    import gguf
+
+    config, weights = causal.model.config, causal.model.state_dict()
+    tokenizer = json.loads(causal.tokenizer.backend_tokenizer.to_str())["model"]
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(causal.tokenizer.get_vocab(), key=causal.tokenizer.get_vocab().__getitem__))
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["merges"]])
+    writer.add_eos_token_id(causal.end)
+    names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    names |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    names |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    names |= {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "model.layers": "blk"}
+    for name, weight in weights.items():
+        if name == "lm_head.weight":  # the same as what tokens are embedded by
+            continue
+        array = weight.numpy()
+        if "q_proj" in name or "k_proj" in name:  # its halves are interleaved there
+            heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
+            rows, columns = array.shape
+            array = array.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        writer.add_tensor(name, np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_read(miniature: Any, miniature_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "miniature.gguf"
+    as_gguf(miniature, file)
+    found = load(str(file))
+    batch = Tuner(load(str(miniature_folder)), TuneConfig(**SMALL)).sample(["This film", "I"], 2, (0,)).batch
+    assert np.allclose(_logits(found.model, batch), _logits(miniature.model, batch), atol=1e-4)
+    assert found.tokens("This film") == miniature.tokens("This film")
+
+
+def test_a_folder_is_refused_without_its_weights_being_read(miniature_folder: Path, tmp_path: Path) -> None:
+    must_load(str(miniature_folder))
+    light = tmp_path / "light"
+    shutil.copytree(miniature_folder, light, ignore=shutil.ignore_patterns("*.safetensors"))
+    must_load(str(light))
+    (light / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"has a config.json that cannot be read") as caught:
+        must_load(str(light))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_model_without_a_tokenizer_is_refused(miniature_folder: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(miniature_folder, bare)
     for file in bare.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ModelError, match="no tokenizer that can be loaded") as caught:
-        load(str(bare))
-    assert "\n" not in str(caught.value)
+    for refused in (load, must_load):
+        with pytest.raises(ModelError, match="no tokenizer that can be loaded") as caught:
+            refused(str(bare))
+        assert "\n" not in str(caught.value)
 
 
 def test_a_tokenizer_without_an_end_is_refused(miniature: Any, miniature_folder: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from backflip.fit import FitConfig, Fitter
-from backflip.lm.models import ModelError
+from backflip.lm.models import ModelError, identity, load
 from backflip.lm.passes import Batch, forward
-from backflip.lm.reward import CompletionReward, Read, Reader, combined, joined, load_read, save_read
+from backflip.lm.reward import CompletionReward, Read, Reader, combined, joined, load_read, must_be_of, save_read
 from backflip.preferences import Comparisons
 from backflip.reward import Inputs, RewardConfig, RewardEnsemble
 from backflip.segments import Array
@@ -98,6 +98,33 @@ def test_an_encoder_cannot_read_tokens(miniature: Any, miniature_folder: Path) -
         _reader(miniature, encoder=str(miniature_folder), reads="tokens")
     with pytest.raises(ModelError, match="cannot be loaded as a text encoder"):
         _reader(miniature, encoder="/no/encoder")
+
+
+def test_an_encoder_reads_what_a_policy_could_have_written(miniature: Any, miniature_folder: Path) -> None:
+    reader = _reader(miniature, encoder=str(miniature_folder), response_tokens=4)
+    short = miniature.text(miniature.tokens(" I loved it so much that")[:4])
+    end = miniature.tokenizer.eos_token
+    alike = [Text("p", short), Text("p", " I loved it so much that"), Text("p", short + end)]
+    one, longer, _ = reader.read(alike).observations
+    assert longer == pytest.approx(one, abs=1e-5)
+    endings = [Text("p", " so"), Text("p", f" so{end}"), Text("p", f" so{end} bad")]
+    bare, ended, behind = reader.read(endings).observations
+    assert ended == pytest.approx(bare, abs=1e-5)
+    assert behind == pytest.approx(bare, abs=1e-5)
+    assert np.abs(bare - one).max() > 0.01
+
+
+def test_another_model_of_the_same_shape_is_refused(miniature: Any, miniature_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run" / "original.safetensors"
+    file.parent.mkdir()
+    save_read(file, _reader(miniature).read(TEXTS), identity(miniature.model))
+    must_be_of(file, load(str(miniature_folder)))
+    with torch.no_grad():
+        next(iter(miniature.model.parameters()))[0, 0] += 1
+    with pytest.raises(
+        ModelError, match=r"is not the model that .*run began with: its weights are others; put that one"
+    ):
+        must_be_of(file, miniature)
 
 
 def test_features_come_back_from_their_file(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """A language model in the loop: reproducible, blind to gold, asking within prompts, and refused in sentences."""
 
 import hashlib
+import shutil
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from backflip.rundir import RunDir
+from backflip.texts import Text, unpack_text
 
 LITTLE: dict[str, Any] = {
     "teacher": "oracle",
@@ -170,9 +175,12 @@ def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
     empty.write_text("\n \n")
     broken.write_bytes(b"\xff\xfe\xfa")
     place = tmp_path / "run"
+    bare = tmp_path / "bare"
+    shutil.copytree(miniature_folder, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     cases: list[tuple[type[Exception], str, Any]] = [
         (ModelError, "no config.json", _settings(tmp_path)),
         (ModelError, "does not exist", _settings(tmp_path / "none")),
+        (ModelError, "no tokenizer that can be loaded", _settings(bare)),
         (TaskError, "has no prompt; write one a line", _settings(miniature_folder, tune={"prompts": str(empty)})),
         (TaskError, "cannot be read", _settings(miniature_folder, tune={"prompts": str(broken)})),
         (TaskError, "cannot be read", _settings(miniature_folder, tune={"prompts": str(tmp_path / "none")})),
@@ -195,6 +203,64 @@ def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
     assert not place.exists()
     with pytest.raises(TaskError, match="no text task is called 'poems'; there are: sentiment, descriptive, own"):
         text_task("poems")
+
+
+def test_a_run_keeps_its_prompts(miniature_folder: Path, tmp_path: Path) -> None:
+    from backflip.api import start
+    from backflip.lm.tasks import task_of
+
+    own = tmp_path / "own.txt"
+    own.write_text("Once\\nupon\n\nAnd\n")
+    run = start(_settings(miniature_folder, tune={"prompts": str(own)}), tmp_path / "run")
+    own.write_text("something else\n")
+    moved = run.path.rename(tmp_path / "moved")
+    assert task_of(RunDir.open(moved)).prompts() == ["Once\nupon", "And"]
+    own.unlink()
+    assert task_of(RunDir.open(moved)).prompts() == ["Once\nupon", "And"]
+
+
+def test_equal_texts_are_never_compared(miniature_folder: Path, tmp_path: Path) -> None:
+    from backflip.api import start
+    from backflip.lm.reward import Read
+    from backflip.lm.run import AskText
+    from backflip.lm.tune import as_segments
+    from backflip.settings import Settings
+
+    run = start(_settings(miniature_folder), tmp_path / "run")
+    settings = Settings.from_dict(run.settings)
+    assert settings.tune is not None
+    texts = [Text("one", " a"), Text("one", " a"), Text("one", " b"), Text("two", " a"), Text("two", " a")]
+    read = Read(np.zeros((5, 1, 4), np.float32), np.ones(5, np.int64))
+    with closing(run.store()) as store:
+        for moment in (16, 32):
+            store.add(as_segments(texts, read, None, settings.tune, moment))
+        found = AskText(run, store, settings)._candidates(np.random.default_rng(0), 20)
+        assert found is not None
+        candidates, groups = found
+        shown = [unpack_text(s) for s in store.segments(candidates.ids, states=True).states]
+    assert groups is not None
+    assert shown == [texts[0], texts[2], texts[3]] * 2
+    assert [groups.tolist().count(group) for group in groups.tolist()] == [2, 2, 1] * 2
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_while_it_tunes_at_once_is_said_in_a_sentence(
+    miniature_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from backflip.cli import main
+
+    torn = tmp_path / "torn"
+    shutil.copytree(miniature_folder, torn)
+    (torn / "model.safetensors").write_bytes(b"nothing")
+    begun = time.monotonic()
+    command = ["train", "sentiment", "--teacher", "oracle", "--mode", "at_once", "--model", str(torn)]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--run", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    said = capfd.readouterr().err.strip()
+    assert said.startswith(f"backflip: {torn} cannot be loaded as a causal language model")
+    assert "\n" not in said
+    assert time.monotonic() - begun < 90  # whoever waits for the model hears that it will not come
 
 
 def test_people_teach_without_vader(miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,15 @@ def test_fours_are_of_one_prompt_and_moment_newest_first_and_gone_once_judged(st
         assert among(c, 5) == []
 
 
+def test_equal_texts_are_shown_once_among_four(store: Store) -> None:
+    """Nobody can say which of two equal texts is better."""
+    words = [" a", " a", " b", " c"]
+    store.add(segments_of([Text("p", word) for word in words], 60, 0, width=3))
+    ids = store.add(segments_of([Text("p", word) for word in [*words, " d"]], 60, 64, width=3)).tolist()
+    with store.reading() as c:
+        assert among(c, 100) == [[ids[0], *ids[2:]]]
+
+
 def test_clips_are_no_fours(store: Store, four: list[int]) -> None:
     with store.reading() as c:
         assert among(c, 100) == []

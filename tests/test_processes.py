@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from backflip import processes
-from backflip.processes import PartDied, Stop, run_together
+from backflip.errors import Mendable
+from backflip.processes import PartDied, PartRefused, Stop, run_together
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PATIENCE = 30.0
@@ -37,6 +38,10 @@ def waits(file: Path, stop: Stop) -> None:
 
 def raises(size: int, stop: Stop) -> None:
     raise ValueError("broken on purpose" + "x" * size)
+
+
+def refuses(stop: Stop) -> None:
+    raise Mendable("the file x is missing; give another")
 
 
 def raises_when_stopped(file: Path, stop: Stop) -> None:
@@ -135,6 +140,15 @@ def test_a_part_that_raises_ends_the_run_with_its_traceback(tmp_path: Path, lead
     assert other.read_text() == "saved"
 
 
+def test_what_a_person_can_mend_ends_the_run_with_its_sentence_alone(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with pytest.raises(PartRefused) as refused:
+        run_together({"fit": (refuses, ()), "act": (waits, (other,))}, leader="act")
+    assert str(refused.value) == "the file x is missing; give another"
+    assert isinstance(refused.value, Mendable)
+    assert other.read_text() == "saved"
+
+
 def test_a_traceback_longer_than_a_pipe_holds_is_no_reason_to_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(PartDied, match="the part 'fit' failed") as died:
         run_together({"fit": (raises, (1_000_000,))}, leader="fit")
@@ -142,7 +156,7 @@ def test_a_traceback_longer_than_a_pipe_holds_is_no_reason_to_wait_for_ever(tmp_
 
 
 def test_a_part_that_is_killed_ends_the_run_and_the_signal_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PartDied, match="the part 'ask' was killed by SIGKILL"):
+    with pytest.raises(PartDied, match=r"'ask' was killed by SIGKILL \(the system does so when memory"):
         run_together({"act": (waits, (tmp_path / "act",)), "ask": (is_killed, ())}, leader="act")
 
 

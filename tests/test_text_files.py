@@ -141,10 +141,14 @@ def test_dialogues_come_back_as_they_went_but_for_their_sides(store: Store, tmp_
     assert first == {
         "chosen": "\n\nHuman: prompt 0\n\nAssistant: completion 0 ",
         "rejected": "\n\nHuman: prompt 0\n\nAssistant: completion 1 ab",
+        "teacher": "ana",
     }
     other, _ = bring(tmp_path / "other", *paths)
     with closing(other):
         here, there = data(store, sides=False), data(other, sides=False)
+        assert Counter(row["teacher"] for row in lines(paths[0])) == Counter(
+            one["teacher"] for one in lines(write_trl(tmp_path / "trl.jsonl", outgoing(other))[0])
+        )
         plain = {key for key in here if "Human" not in key[0][0][1].prompt}
         assert plain <= there.keys()
         assert sum(here.values()) == sum(there.values())
@@ -158,7 +162,7 @@ def test_a_dialogue_of_several_turns_goes_out_as_it_came_in(tmp_path: Path) -> N
     assert read_texts(file).judged[0].left == Text(before, " well")
     other, _ = bring(tmp_path / "other", file)
     with closing(other):
-        assert lines(write_dialogues(tmp_path / "out.jsonl", outgoing(other))[0]) == [row]
+        assert lines(write_dialogues(tmp_path / "out.jsonl", outgoing(other))[0]) == [{**row, "teacher": "hh"}]
 
 
 def test_best_of_four_is_three_comparisons(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ together, over the newest answers that chose a side (`WINDOW`) and those before 
 Once on, it stays on until agreement, compared with what it was before, is back.
 
 Both tests of agreement are made after every answer, so their threshold is far out: of healthy runs of 1,000 answers,
-one of a hundred or less sees the alarm go on (docs/results.md has how often, and how soon where r̂ is hacked).
+one of a hundred or less sees the alarm go on.
 """
 
 from collections.abc import Sequence

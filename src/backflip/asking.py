@@ -181,7 +181,8 @@ class Ask:
             self._look_from = time.monotonic() + LOOK_SECONDS
             values |= self.trust.look()
         self.run.record(policy_steps, values)
-        self.run.tell("ask", state="asking", open=counts.open, asked=counts.asked, due=due, labels=counts.labels)
+        said = None if self.settings.asks_people else due  # people have no schedule to be behind
+        self.run.tell("ask", state="asking", open=counts.open, asked=counts.asked, due=said, labels=counts.labels)
 
 
 def rewards_of_clips(

@@ -14,6 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from backflip.database import BUSY_SECONDS
+from backflip.errors import Mendable
 from backflip.files import write_whole
 from backflip.rundir import RunDir, RunError
 
@@ -25,7 +26,7 @@ ELSEWHERE = ("owner", "wanted", "tensorboard", "wandb")
 RESTORE_FIRST = "postgresql:///put-the-address-of-the-restored-database-into-run.json"
 
 
-class BackupError(Exception):
+class BackupError(Mendable):
     """There is no backup; the message says why and what to do."""
 
 

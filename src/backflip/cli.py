@@ -22,10 +22,9 @@ from backflip.cli_data import export_run, import_into
 from backflip.cli_keep import backup, send_metrics
 from backflip.cli_look import doctor, evaluate_run, fetch, make_ready, tasks
 from backflip.cli_page import annotators, invite, revoke, score_run, serve_run
-from backflip.files import CannotWrite, DamagedFile
+from backflip.errors import Mendable
 from backflip.processes import PartDied
-from backflip.rundir import RunDir, RunError
-from backflip.store import StoreError
+from backflip.rundir import RunDir
 from backflip.terminal import File, Number, Run, Unusable, ending, out, settings_of
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ def train(
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
     prompts: Annotated[Path | None, File] = None,
     question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
+    prompt_tokens: Annotated[int | None, Number] = None,
+    response_tokens: Annotated[int | None, Number] = None,
     kl_target: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None,
     sampler: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
     port: Annotated[int | None, Number] = None,
@@ -106,12 +107,14 @@ def train(
             scripted judges a new behaviour in their place; the others are synthetic and read the true reward.
         preset: fast (SAC, few labels) or paper (as the paper has it); by default fast wherever it can act.
         labels: comparisons to ask for in all; by default 200, in the paper's preset 700.
-        steps: environment steps; by default 300,000, in the paper's preset 2 million, and with people until you end it.
+        steps: environment steps, or completions of text tasks; by default 300,000, in the paper's preset 2 million, for
+            text 50,000, and with people until you end it.
         seed: seed of everything random; by default 0.
         run: the run directory; by default a new one in runs/.
         mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
-        segment_steps: steps of a clip; by default 1.5 seconds of the task's time, or 50 where an oracle teaches fast.
-        store: a PostgreSQL database of this run's own, instead of SQLite in the run directory.
+        segment_steps: steps of a clip; by default 1.5 seconds of the task's time, or where an oracle teaches fast 50
+            (swimmer 100), a third of an episode at most.
+        store: a database of this run's own, postgresql://user@host/name; by default SQLite in the run directory.
         overlap: share of queries that two people answer; by default 0.05 once several are invited, before that none.
         repeats: share of pairs that somebody is shown again, sides exchanged; by default 0.03, as above.
         gold: share of pairs whose right answer is known; by default 0.01, as above.
@@ -122,6 +125,8 @@ def train(
         model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
         prompts: text tasks: a file with a prompt a line, instead of the task's own.
         question: text tasks: what people are asked, instead of the task's own question.
+        prompt_tokens: text tasks: tokens of a prompt that are read, from its end; by default 32.
+        response_tokens: text tasks: tokens of a completion at most; by default 24.
         kl_target: text tasks: nats of KL to the original that a completion may cost; by default 6.
         sampler: text tasks: a vLLM server that samples (docs/language_models_scale.md); by default this machine does.
         port: the page's port; by default the first free one from 8642.
@@ -146,6 +151,8 @@ def train(
         "model": model,
         "prompts": None if prompts is None else str(prompts.absolute()),
         "question": question,
+        "prompt_tokens": prompt_tokens,
+        "response_tokens": response_tokens,
         "kl_target": kl_target,
         "sampler": sampler,
     }
@@ -286,22 +293,6 @@ def _usable() -> Iterator[None]:
         raise Unusable(str(error)) from error
 
 
-def _mistakes() -> tuple[type[BaseException], ...]:
-    """What a person can mend: one sentence and exit status 2. Called when something was raised."""
-    from backflip.backup import BackupError
-    from backflip.envs import MissingExtra, UnknownTask
-    from backflip.exchange import ExchangeError
-    from backflip.lm.tasks import TaskError
-    from backflip.sinks import SinkError
-    from backflip.web.security import ServerError
-
-    of_the_run = (RunError, StoreError, DamagedFile, CannotWrite, BackupError)
-    text = [TaskError]
-    if "backflip.lm.models" in sys.modules:  # only then can it have been raised; it takes PyTorch to import
-        text.append(sys.modules["backflip.lm.models"].ModelError)
-    return (Unusable, UnknownTask, MissingExtra, ServerError, ExchangeError, SinkError, *of_the_run, *text)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
@@ -335,9 +326,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # as shells count a program that Ctrl-C ended
+    except Mendable as error:
+        print(f"backflip: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except PartDied as error:
         print(f"backflip: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except _mistakes() as error:
-        print(f"backflip: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

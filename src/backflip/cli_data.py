@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from backflip.rundir import RunDir
-from backflip.terminal import File, Number, Run, Unusable, out, settings_of
+from backflip.terminal import File, Number, Run, Unusable, out
 
 if TYPE_CHECKING:
     from backflip.exchange.bundle import Outgoing
@@ -124,7 +124,7 @@ def import_into(run: Run, paths: Paths, ask: Annotated[int, Number] = 0) -> None
     if directory.settings.get("tune"):
         from backflip.lm.incoming import reading
 
-        texts = dict(zip(("features", "decode", "room"), reading(settings_of(directory)), strict=True))
+        texts = dict(zip(("features", "decode", "room"), reading(directory), strict=True))
     with closing(directory.store()) as store:
         found = import_all(directory, store, list(paths), ask, **texts)
     new = found.brought

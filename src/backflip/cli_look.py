@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from backflip.rundir import RunDir
-from backflip.terminal import File, Run, Unusable, out, settings_of
+from backflip.terminal import File, Run, Unusable, out, settings_of, visible
 
 if TYPE_CHECKING:
     from backflip.tuning import TuneConfig
@@ -71,9 +71,9 @@ def _evaluate_text(run: RunDir, json: bool) -> None:
     table.add_row("KL, nats a completion", "0", f"{found.kl:.2f}")
     out.print(table)
     for prompt, before, after in found.examples:
-        out.print(prompt, markup=False, highlight=False, soft_wrap=True, style="bold")
-        out.print(f"  original: {before}", markup=False, highlight=False, soft_wrap=True)
-        out.print(f"  tuned:    {after}", markup=False, highlight=False, soft_wrap=True)
+        out.print(visible(prompt), markup=False, highlight=False, soft_wrap=True, style="bold")
+        out.print(f"  original: {visible(before)}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"  tuned:    {visible(after)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def tasks() -> None:

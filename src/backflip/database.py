@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from backflip.errors import Mendable
 from backflip.migrations import migrate
 from backflip.schema import SCHEMA_VERSION, meta, tables
 
@@ -24,7 +25,7 @@ _CONNECTIONS = 45
 """A web server answers on 40 threads at once; each has its connection."""
 
 
-class StoreError(Exception):
+class StoreError(Mendable):
     """The store refused something; the message says what, and what to do."""
 
 

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as _to_safetensors
 
+from backflip.errors import Mendable
 
-class DamagedFile(Exception):
+
+class DamagedFile(Mendable):
     """A file of ours that cannot be read; the message says which, why and what to do."""
 
 
-class CannotWrite(OSError):
+class CannotWrite(Mendable, OSError):
     """The disk is full, or not ours to write on; the message says which file and what to do."""
 
 

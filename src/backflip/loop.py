@@ -33,7 +33,7 @@ class Parts:
 
     act: Callable[[RunDir, Store, Settings], Any] = Act
     ask: Callable[[RunDir, Store, Settings], Ask] = Ask
-    fit: Callable[[RunDir, Store, Settings], Fit] = Fit
+    fit: type[Fit] = Fit
 
 
 ROBOTS = Parts()
@@ -99,7 +99,8 @@ def at_once(
         Whether the policy used up its steps; False if the run was interrupted before.
 
     Raises:
-        PartDied: a part failed; its traceback is in the message, and the run can be resumed.
+        PartDied: a part failed; its traceback is in the message, or one sentence where a person can mend it. The run
+            can be resumed.
     """
     ours = {name: (part, (run.path, parts)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
     with run.owned():
@@ -146,6 +147,9 @@ def ask_on(path: Path, parts: Parts, stop: Stop) -> None:
 def fit_on(path: Path, parts: Parts, stop: Stop) -> None:
     """Fit until it is time to stop, and save."""
     run, settings = _enter(path)
+    while not parts.fit.can_begin(run):
+        if stop.wait(IDLE_SECONDS):
+            return
     with closing(run.store()) as store:
         fit = parts.fit(run, store, settings)
         fit.load()

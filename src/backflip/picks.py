@@ -58,10 +58,11 @@ def among(c: sa.Connection, newest: int) -> list[list[int]]:
         return []
     answered = sa.exists().where(event.c.query == query.c.id, event.c.kind.in_(CHOICES))
     judged = {number for row in c.execute(sa.select(query.c.low, query.c.high).where(answered)) for number in row}
-    fours: dict[tuple[int, str], list[int]] = {}
+    fours: dict[tuple[int, str], dict[str, int]] = {}
     for number, moment, states in zip(found.ids.tolist(), found.policy_steps.tolist(), found.states, strict=True):
-        fours.setdefault((moment, unpack_text(states).prompt), []).append(number)
-    whole = [numbers[:SHOWN] for numbers in fours.values() if len(numbers) >= SHOWN]
+        text = unpack_text(states)
+        fours.setdefault((moment, text.prompt), {}).setdefault(text.completion, number)
+    whole = [[*numbers.values()][:SHOWN] for numbers in fours.values() if len(numbers) >= SHOWN]
     return [numbers for numbers in whole[::-1] if judged.isdisjoint(numbers)]
 
 

@@ -14,6 +14,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol, runtime_checkable
 
+from backflip.errors import Mendable
+
 ORPHANED = 3
 """Exit status of a part whose parent has died."""
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
@@ -39,6 +41,10 @@ LAST_WORDS = 10_000
 
 class PartDied(Exception):
     """A process ended by itself although it should not have; the message has its traceback."""
+
+
+class PartRefused(PartDied, Mendable):
+    """A process ended by itself because of something that a person can mend; the message is its sentence."""
 
 
 @runtime_checkable
@@ -70,7 +76,8 @@ def run_together(
         interrupted: asked as often; True ends the run cleanly.
 
     Raises:
-        PartDied: a part raised, was killed, or returned too early.
+        PartRefused: a part raised something that a person can mend.
+        PartDied: a part raised something else, was killed, or returned too early.
     """
     group = _Group()
     finished = False
@@ -83,7 +90,7 @@ def run_together(
                 if name == leader and process.exitcode == 0:
                     finished = True
                 else:
-                    raise PartDied(group.obituary(name))
+                    raise group.death(name)
             watch()
             time.sleep(0.2)
     except KeyboardInterrupt:
@@ -92,7 +99,7 @@ def run_together(
         group.end(GRACE_SECONDS)
     for name, process in group.processes.items():
         if process.exitcode not in (0, None):
-            raise PartDied(group.obituary(name))
+            raise group.death(name)
     return finished
 
 
@@ -126,7 +133,7 @@ class Companions:
         for name, process in self._group.processes.items():
             if name not in self._mourned and process.exitcode not in (None, 0):
                 self._mourned.add(name)
-                self._mourn(name, self._group.obituary(name).strip().splitlines()[-1])
+                self._mourn(name, str(self._group.death(name)).strip().splitlines()[-1])
 
 
 class _Group:
@@ -163,15 +170,17 @@ class _Group:
             self.processes[name].join()
         return late
 
-    def obituary(self, name: str) -> str:
-        """Why a process ended, with its traceback where it left one."""
+    def death(self, name: str) -> PartDied:
+        """Why a process ended: its sentence where a person can mend it, or its traceback where it left one."""
         exitcode = self.processes[name].exitcode
         with contextlib.suppress(EOFError, OSError):
             if self._errors[name].poll(0.5):
-                return f"the part '{name}' failed:\n{self._errors[name].recv()}"
+                mendable, words = self._errors[name].recv()
+                return PartRefused(words) if mendable else PartDied(f"the part '{name}' failed:\n{words}")
         if exitcode is not None and exitcode < 0:
-            return f"the part '{name}' was killed by {signal.Signals(-exitcode).name}"
-        return f"the part '{name}' ended too early (exit status {exitcode})"
+            why = " (the system does so when memory runs out)" if -exitcode == signal.SIGKILL else ""
+            return PartDied(f"the part '{name}' was killed by {signal.Signals(-exitcode).name}{why}")
+        return PartDied(f"the part '{name}' ended too early (exit status {exitcode})")
 
 
 @contextlib.contextmanager
@@ -210,8 +219,9 @@ def _guarded(part: Part, arguments: tuple[Any, ...], stop: Any, errors: Connecti
     signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
     try:
         part(*arguments, stop=_OrphanStop(stop, parent))
-    except BaseException:  # noqa: BLE001 (goes to the parent, who raises it)
-        errors.send(traceback.format_exc()[-LAST_WORDS:])
+    except BaseException as error:  # noqa: BLE001 (goes to the parent, who raises it)
+        mendable = isinstance(error, Mendable)
+        errors.send((mendable, str(error)[:LAST_WORDS] if mendable else traceback.format_exc()[-LAST_WORDS:]))
         errors.close()
         raise SystemExit(1) from None
 

@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from backflip.errors import Mendable
 from backflip.files import DamagedFile, sync_directory, write_whole, writing
 from backflip.store import Store, StoreError
 
@@ -39,7 +40,7 @@ MARKED_BYTES = 200
 PACKAGES = ("backflip", "numpy", "torch", "gymnasium", "mujoco", "sqlalchemy")
 
 
-class RunError(Exception):
+class RunError(Mendable):
     """A run directory that cannot be used; the message says which, why and what to do."""
 
 

@@ -12,10 +12,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from backflip.errors import Mendable
+
 PROJECT = "backflip"
 
 
-class SinkError(Exception):
+class SinkError(Mendable):
     """Measurements cannot go there; the message says why and what to do."""
 
 

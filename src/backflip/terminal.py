@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
+from backflip.errors import Mendable
 from backflip.rundir import RunDir, RunError
 
 if TYPE_CHECKING:
@@ -22,7 +23,18 @@ Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 out = Console()
 
 
-class Unusable(Exception):
+def visible(text: str) -> str:
+    """A text that a model wrote, with marks in place of characters that a terminal would obey."""
+
+    def mark(c: str) -> str:
+        if c.isprintable() or c in "\n\t":
+            return c
+        return chr(0x2400 + ord(c)) if ord(c) < 32 else "\ufffd"  # Unicode has a picture for each of the first 32
+
+    return "".join(map(mark, text))
+
+
+class Unusable(Mendable):
     """Something on the command line that cannot be; the message says what and what to do."""
 
 

@@ -13,6 +13,8 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Float
 
+from backflip.errors import Mendable
+
 Env = gym.Env[Any, Any]
 Script = Callable[[Float[np.ndarray, "k s"], float], float]
 """From the simulator's states in some steps of one environment, and the steps in a second, to a number."""
@@ -23,11 +25,11 @@ FALLBACK_STEPS_PER_SECOND = 30
 """Used where an environment tells neither its dt nor a frame rate."""
 
 
-class UnknownTask(ValueError):
+class UnknownTask(Mendable, ValueError):
     """No task or environment of that name; the message lists what there is."""
 
 
-class MissingExtra(RuntimeError):
+class MissingExtra(Mendable, RuntimeError):
     """The environment needs a package that is not installed; the message says how to get it."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from backflip import records, stored_segments
 from backflip import standing as standing_now
+from backflip.errors import Mendable
 from backflip.files import whole_file
 from backflip.packing import ARRAYS, Layout
 from backflip.records import NAMELESS, Record
@@ -24,7 +25,7 @@ CHUNK_BYTES = 2**26
 MOST_IN_CHUNK = 256
 
 
-class ExchangeError(Exception):
+class ExchangeError(Mendable):
     """Something that cannot be exported or imported; the message says what, why and what to do."""
 
 

@@ -74,10 +74,10 @@ def write_dialogues(path: Path, outgoing: Outgoing) -> list[Path]:
     for one in _standing(outgoing):
         left, right = _dialogue(one.left), _dialogue(one.right)
         if one.choice is Choice.EQUAL:
-            ties.append({"first": left, "second": right})
+            ties.append({"first": left, "second": right, "teacher": one.teacher})
         else:
             chosen, rejected = (left, right) if one.choice is Choice.LEFT else (right, left)
-            decided.append({"chosen": chosen, "rejected": rejected})
+            decided.append({"chosen": chosen, "rejected": rejected, "teacher": one.teacher})
     return _write(path, decided, ties)
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backflip.lm.reward import CompletionReward, Read, load_read
+from backflip.lm.reward import CompletionReward, Read, load_read, must_be_of
 from backflip.lm.small import find
-from backflip.lm.tasks import TaskError, text_task
+from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.tune import ORIGINAL, Tuner
 from backflip.published import Published
 from backflip.rundir import RunDir, RunError
@@ -49,8 +49,10 @@ def evaluate_text(run: RunDir, completions: int = 128, seed: int = 0) -> TextEva
     checkpoint = run.newest("act")
     if checkpoint is None:
         raise RunError(f"{run.path} has no checkpoint yet; try again when it has gone on for a while")
-    task = text_task(settings.task, settings.tune.prompts, settings.tune.question)
-    tuner = Tuner(find(settings.tune.model), settings.tune, settings.seed)
+    task = task_of(run)
+    causal = find(settings.tune.model)
+    must_be_of(run.path / ORIGINAL, causal)
+    tuner = Tuner(causal, settings.tune, settings.seed)
     rng = np.random.default_rng([seed, 11])
     known = task.prompts()
     prompts = [known[i] for i in rng.integers(len(known), size=max(1, completions // 2))]

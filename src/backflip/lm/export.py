@@ -14,7 +14,9 @@ from backflip.exchange.card import Findings, findings
 from backflip.exchange.episodes import new_folder
 from backflip.files import DamagedFile, load_arrays
 from backflip.lm.models import Causal, ModelError, adapted, put_back, quiet
+from backflip.lm.reward import must_be_of
 from backflip.lm.small import SMALL, SMOL, find, home
+from backflip.lm.tune import ORIGINAL
 from backflip.rundir import RunDir
 from backflip.settings import JUDGE, SCRIPTED, Settings
 from backflip.store import Store
@@ -96,6 +98,7 @@ def tuned(run: RunDir) -> Causal:
     if checkpoint is None:
         raise ExchangeError(f"{run.path} has no checkpoint yet; it writes one as it goes on, and one when it ends")
     causal = find(config.model)
+    must_be_of(run.path / ORIGINAL, causal)
     policy = adapted(causal.model, config.lora_rank)
     file = checkpoint.path / "policy.safetensors"
     content, _ = load_arrays(file)

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from backflip.lm.reward import Reader
+from backflip.lm.reward import Reader, must_be_of
 from backflip.lm.small import find
-from backflip.lm.tune import room_of
+from backflip.lm.tune import ORIGINAL, room_of
+from backflip.rundir import RunDir
 from backflip.settings import Settings
 from backflip.texts import Text
 
@@ -15,14 +16,17 @@ Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
 Decode = Callable[[Sequence[int]], str]
 
 
-def reading(settings: Settings) -> tuple[Features, Decode, int]:
-    """What r̂ reads of texts, texts of tokens, and the bytes for a text, as in a run with these settings.
+def reading(run: RunDir) -> tuple[Features, Decode, int]:
+    """What a run's r̂ reads of texts, texts of tokens, and the bytes for a text.
 
     Raises:
-        ModelError: the run's model cannot be loaded.
+        ModelError: the run's model cannot be loaded, or is another one than it began with.
     """
+    settings = Settings.from_dict(run.settings)
     assert settings.tune is not None
     causal = find(settings.tune.model)
+    if (run.path / ORIGINAL).exists():
+        must_be_of(run.path / ORIGINAL, causal)
     reader = Reader(causal, settings.tune)
 
     def features(texts: list[Text]) -> Float32[np.ndarray, "n k d"]:

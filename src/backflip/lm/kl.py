@@ -30,9 +30,10 @@ def exact(
     """Σₜ KL(π(·|x, y<t) ‖ ρ(·|x, y<t)) over the whole vocabulary, from log-probabilities. [nats]
 
     Exact for each step on the way of a completion; over completions its mean is the KL of completions, with the
-    variance of the ways only.
+    variance of the ways only. A token that π never draws adds nothing, though its log π is -∞.
     """
-    return ((policy.exp() * (policy - original)).sum(-1) * mask).sum(1)
+    p = policy.exp()
+    return ((p * (policy - original)).masked_fill_(p == 0, 0).sum(-1) * mask).sum(1)
 
 
 @runtime_checkable

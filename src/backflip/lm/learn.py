@@ -1,5 +1,6 @@
 """Learning from paid completions: RLOO, and PPO over tokens."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,11 +87,20 @@ class RLOO:
         }
 
     def step(self) -> float:
-        """One step of Adam by the gradients there are; gives their norm before it was bounded."""
+        """One step of Adam by the gradients there are; gives their norm before it was bounded.
+
+        Raises:
+            FloatingPointError: it is not finite; no weight was changed.
+        """
         self.average(self.leaves)
-        norm = torch.nn.utils.clip_grad_norm_(self.leaves, self.config.gradient_norm)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.leaves, self.config.gradient_norm)))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"the gradient's norm is {norm}: a reward, a KL or the model's own numbers are not finite; the weights "
+                "are as they were, and the run goes on from its last checkpoint, perhaps at a smaller learning rate"
+            )
         self.adam.step()
-        return float(whole(norm))
+        return norm
 
     def heads(self) -> dict[str, Tensor]:
         """Weights beside the model's own."""

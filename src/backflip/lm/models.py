@@ -11,16 +11,19 @@ from typing import Any
 
 import torch
 
+from backflip.errors import Mendable
 from backflip.segments import Array
 
 LARGE = 50_000_000
 """Models with more weights are tuned by adapters, unless something else is said."""
 LORA_RANK = 16
+BY_ROUNDING = 1e-4
+"""Share of the largest logit by which others may differ that should be equal."""
 FINGERPRINT = 1024
 """So many weights of each array are looked at, so that large models are not read as a whole."""
 
 
-class ModelError(Exception):
+class ModelError(Mendable):
     """A language model that cannot be used; the message says which, why and what to do."""
 
 
@@ -65,33 +68,99 @@ def load(source: str) -> Causal:
         ModelError: there is none, it cannot be read, has no tokenizer, or memory does not suffice.
     """
     transformers = _transformers()
-    path = Path(source).expanduser()
-    place, options = source, {}
-    if path.suffix == ".gguf" and path.is_file():
-        place, options = str(path.parent), {"gguf_file": path.name}
-    elif path.exists():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{source} is no model: it has no config.json; give a folder that save_pretrained wrote")
-        place = str(path)
-    elif not is_hub_id(source):
-        raise ModelError(
-            f"{source} does not exist; give a model's folder, a GGUF file, a hub's id, or leave --model out"
-        )
+    place, options = _place(source)
+    tokenizer = _tokenizer(source)
     try:
-        with quiet():
-            model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-    except (MemoryError, RuntimeError) as error:
-        raise ModelError(f"{source} does not fit into memory ({_first_line(error)}); use a smaller model") from error
+        with quiet(), memory_suffices(f"loading {source}"):
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                place, dtype=torch.float32, output_loading_info=True, **options
+            )
+    except ModelError:
+        raise
     except Exception as error:  # transformers raises nearly anything
         raise ModelError(f"{source} cannot be loaded as a causal language model ({_first_line(error)})") from error
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])[0]
+        raise ModelError(
+            f"{source} is no causal language model: it lacks {lacking}, which would be drawn at random; "
+            "give a model that continues texts"
+        )
+    model = _plain(model, transformers)
+    if not _is_causal(model):
+        raise ModelError(f"{source} is no causal language model: what it says of a token depends on those behind it")
+    return Causal(model, tokenizer, source)
+
+
+def must_load(source: str) -> None:
+    """Refuse a folder or a file whose configuration or tokenizer cannot be read, without reading the weights.
+
+    Raises:
+        ModelError: it cannot be.
+    """
+    transformers = _transformers()
+    place, options = _place(source)
     try:
         with quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+            transformers.AutoConfig.from_pretrained(place, **options)
+    except Exception as error:
+        raise ModelError(f"{source} has a config.json that cannot be read ({_first_line(error)})") from error
+    _tokenizer(source)
+
+
+def _place(source: str) -> tuple[str, dict[str, str]]:
+    """Where transformers is to look, and what to tell it beside."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return str(path.parent), {"gguf_file": path.name}
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{source} is no model: it has no config.json; give a folder that save_pretrained wrote")
+        return str(path), {}
+    if is_hub_id(source):
+        return source, {}
+    raise ModelError(f"{source} does not exist; give a model's folder, a GGUF file, a hub's id, or leave --model out")
+
+
+def _tokenizer(source: str) -> Any:
+    """Its tokenizer, which has a token that ends a text."""
+    place, options = _place(source)
+    try:
+        with quiet():
+            tokenizer = _transformers().AutoTokenizer.from_pretrained(place, **options)
     except Exception as error:
         raise ModelError(
             f"{source} has no tokenizer that can be loaded ({_first_line(error)}); save it beside the model"
         ) from error
-    return Causal(_plain(model, transformers), _with_end(tokenizer, source), source)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {source} has no token that ends a text; set its eos_token and save it again"
+        )
+    return tokenizer
+
+
+@torch.no_grad()
+def _is_causal(model: Any) -> bool:
+    """Whether another last token leaves what is said of those before it as it was."""
+    first, second = model(torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]])).logits[:, :-1]
+    return bool((first - second).abs().max() <= BY_ROUNDING * first.abs().max())
+
+
+@contextlib.contextmanager
+def memory_suffices(doing: str) -> Iterator[None]:
+    """Inside, much memory is taken.
+
+    Raises:
+        ModelError: there was not as much.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and "allocate" not in words and "out of memory" not in words:
+            raise
+        raise ModelError(
+            f"memory does not suffice for {doing} ({_first_line(error)}); use a smaller --model, or other programs less"
+        ) from error
 
 
 def is_hub_id(source: str) -> bool:
@@ -129,14 +198,6 @@ def _plain(model: Any, transformers: Any) -> Any:
         model = fresh
     model.eval()
     return model
-
-
-def _with_end(tokenizer: Any, source: str) -> Any:
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer of {source} has no token that ends a text; set its eos_token and save it again"
-        )
-    return tokenizer
 
 
 def adapted(model: Any, rank: int | None) -> Any:
@@ -194,6 +255,14 @@ def fingerprint(original: Any) -> str:
         if not p.requires_grad:
             digest.update(name.encode())
             digest.update(p.detach().flatten()[:FINGERPRINT].cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def identity(model: Any) -> str:
+    """A name for all the weights of a model as it was loaded, before any are tuned or have adapters."""
+    digest = hashlib.sha256()
+    for p in model.parameters():
+        digest.update(p.detach().flatten()[:FINGERPRINT].cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

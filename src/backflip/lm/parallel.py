@@ -24,6 +24,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
+from backflip.errors import Mendable
 from backflip.lm.reward import Read
 from backflip.lm.run import PARTS
 from backflip.lm.sharding import is_asked, shard
@@ -328,7 +329,7 @@ def end() -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except RunError as error:
+    except Mendable as error:
         print(f"backflip: {error}", file=sys.stderr)  # noqa: T201 (a command line of its own)
         raise SystemExit(2) from None
     end()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from backflip.lm.models import Causal, ModelError, original_of
+from backflip.lm.models import Causal, ModelError, identity, original_of
 from backflip.lm.passes import Batch, Passed, forward
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
@@ -79,9 +79,11 @@ class Reader:
     @torch.no_grad()
     def read(self, texts: Sequence[Text]) -> Read:
         """Features of texts, wherever they come from: tokenised as prompts and completions are while tuning."""
-        if self.encoder:
-            return self.encoder.read(texts)
         c, source = self.config, self.original
+        if self.encoder:
+            # It reads what a policy could have written, as while tuning: up to the end, and no more tokens.
+            cut = [source.text(source.tokens(text.completion)[: c.response_tokens]) for text in texts]
+            return self.encoder.read([Text(text.prompt, one) for text, one in zip(texts, cut, strict=True)])
         parts = []
         for i in range(0, len(texts), c.micro_batch):
             batch = self.batch(texts[i : i + c.micro_batch])
@@ -190,11 +192,32 @@ class _Encoder:
         return Read(found, np.ones(len(found), np.int64))
 
 
-def save_read(path: Path, read: Read) -> None:
-    """Write features into a file."""
+def save_read(path: Path, read: Read, model: str = "") -> None:
+    """Write features into a file.
+
+    Args:
+        model: which model's they are (`backflip.lm.models.identity`).
+    """
     from backflip.files import save_arrays
 
-    save_arrays(path, {"observations": read.observations, "lengths": read.lengths})
+    save_arrays(path, {"observations": read.observations, "lengths": read.lengths}, {"model": model})
+
+
+def must_be_of(path: Path, causal: Causal) -> None:
+    """Refuse a model whose features are not those in the file that `save_read` wrote.
+
+    Raises:
+        ModelError: it is another model than a run began with.
+        DamagedFile: the file cannot be read.
+    """
+    from backflip.files import load_arrays
+
+    _, meta = load_arrays(path)
+    if meta.get("model", "") not in ("", identity(causal.model)):  # the first files do not say
+        raise ModelError(
+            f"{causal.source} is not the model that {path.parent} began with: its weights are others; put that one "
+            "back, or start a new run"
+        )
 
 
 def load_read(path: Path) -> Read:

@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from backflip.asking import Ask
+from backflip.files import write_whole
 from backflip.fitting import Fit
-from backflip.lm.tasks import TaskError, text_task
+from backflip.lm.tasks import PROMPTS_FILE, TaskError, text_task
 from backflip.lm.tune import ORIGINAL, Tune
 from backflip.loop import Parts
 from backflip.reward import Inputs
-from backflip.rundir import RunDir, RunError
+from backflip.rundir import RunDir
 from backflip.segments import Segments
 from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Settings
 from backflip.teachers import Teacher
@@ -21,9 +22,6 @@ from backflip.teachers.judge import Judge
 from backflip.teachers.oracle import FALLIBLE, Oracle
 from backflip.teachers.people import People
 from backflip.texts import save_text, unpack_text
-
-ORIGINAL_SECONDS = 600.0
-"""How long others wait for the original's first completions: a large model takes minutes to load."""
 
 
 class AskText(Ask):
@@ -38,11 +36,13 @@ class AskText(Ask):
         found = self.store.recent(min(self.settings.ask.recent, prompts * config.completions), states=True)
         if found is None:
             return None
-        names = [unpack_text(states).prompt for states in found.states]
-        _, groups = np.unique(
-            [f"{steps} {name}" for steps, name in zip(found.policy_steps, names, strict=True)], return_inverse=True
-        )
-        return found.without_states(), groups.astype(np.int64)
+        texts = [unpack_text(states) for states in found.states]
+        moments = found.policy_steps.tolist()
+        # Nobody can say which of two equal texts is better.
+        first = {(moment, text): i for i, (moment, text) in reversed([*enumerate(zip(moments, texts, strict=True))])}
+        kept = np.array(sorted(first.values()), np.int64)
+        _, groups = np.unique([f"{moments[i]} {texts[i].prompt}" for i in kept], return_inverse=True)
+        return found[kept].without_states(), groups.astype(np.int64)
 
     def _make_teacher(self) -> Teacher:
         settings = self.settings
@@ -56,19 +56,16 @@ class AskText(Ask):
 class FitText(Fit):
     """Fits r̂ to comparisons of completions; who is paid by it normalises it on the original's. §2.2.3"""
 
+    @classmethod
+    def can_begin(cls, run: RunDir) -> bool:
+        """Whether the original's completions are there: a large model takes minutes to load and to write them."""
+        return (run.path / ORIGINAL).exists()
+
     def _inputs(self) -> Inputs:
         """What r̂ reads: the features of the original's completions say it."""
         from backflip.lm.reward import load_read
 
-        file, waited = self.run.path / ORIGINAL, 0.0
-        while not file.exists():
-            if waited >= ORIGINAL_SECONDS:
-                raise RunError(
-                    f"{file} did not appear in {ORIGINAL_SECONDS:.0f} s; is the language model still loading?"
-                )
-            time.sleep(0.1)
-            waited += 0.1
-        return Inputs((load_read(file).observations.shape[2],), 0, discrete=False)
+        return Inputs((load_read(self.run.path / ORIGINAL).observations.shape[2],), 0, discrete=False)
 
 
 PARTS = Parts(act=Tune, ask=AskText, fit=FitText)
@@ -88,7 +85,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     config = settings.tune
     assert config is not None
     task = text_task(settings.task, config.prompts, config.question)
-    task.prompts()
+    prompts = task.prompts()
     if settings.teacher == SCRIPTED:
         raise TaskError("text has no scripted teacher; use --teacher people, or oracle")
     if settings.teacher in FALLIBLE:
@@ -98,4 +95,8 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     must_be_there(config.model)
     must_answer(config)
     name = f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+    run = RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+    if config.prompts:  # kept: the file may be moved or changed while the run goes on
+        lines = [prompt.replace("\n", "\\n") for prompt in prompts]
+        write_whole(run.path / PROMPTS_FILE, "".join(f"{line}\n" for line in lines).encode())
+    return run

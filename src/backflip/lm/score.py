@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backflip.accounts import OWNER
 from backflip.lm.models import ModelError
-from backflip.lm.reward import CompletionReward, Reader, load_read
+from backflip.lm.reward import CompletionReward, Reader, load_read, must_be_of
 from backflip.lm.small import find
 from backflip.lm.tune import ORIGINAL
 from backflip.published import Published
@@ -77,7 +77,9 @@ class Scorer:
         self.run, self.config = run, config
         self._published = Published(run)
         self._original = load_read(file)
-        self._reader = Reader(find(config.model), config)
+        causal = find(config.model)
+        must_be_of(file, causal)
+        self._reader = Reader(causal, config)
         self._paid_by: CompletionReward | None = None
         self._lock = threading.Lock()
 

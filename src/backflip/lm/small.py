@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from backflip.lm.corpus import reviews
-from backflip.lm.models import Causal, ModelError, is_hub_id, load, quiet
+from backflip.lm.models import Causal, ModelError, is_hub_id, load, must_load, quiet
 
 END = "<|end|>"
 SMOL = "smollm2"
@@ -88,9 +88,9 @@ def must_be_there(name: str) -> None:
     if name in SMALL or is_hub_id(name):
         return  # trained when first wanted, or looked for when loaded
     folder = home() / SMOL if name == SMOL else Path(name).expanduser()
-    if (folder.suffix == ".gguf" and folder.is_file()) or (folder / "config.json").is_file():
-        return
-    find(name)
+    if name == SMOL and not (folder / "config.json").is_file():
+        find(name)  # says how to fetch it
+    must_load(str(folder))
 
 
 def train(shape: Shape, texts: Sequence[str], steps: int | None = None, seed: int = 0) -> Causal:

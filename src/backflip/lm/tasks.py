@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from backflip.errors import Mendable
 from backflip.lm.corpus import openings
+from backflip.rundir import RunDir
+from backflip.settings import Settings
 from backflip.texts import Text
 
 Gold = Callable[[Sequence[Text]], Float32[np.ndarray, " n"]]
+PROMPTS_FILE = "prompts.txt"
+"""A run's own copy of the file that its prompts came from."""
 PROMPTS = 256
 MISSING = "VADER, which stands in for people here, is not installed: pip install 'backflip[lm]'"
 
 
-class TaskError(ValueError):
+class TaskError(Mendable, ValueError):
     """A text task that cannot be; the message says what to do."""
 
 
@@ -101,6 +106,18 @@ def text_task(name: str, prompts: str | None = None, question: str | None = None
         task.gold,
         task.source,
     )
+
+
+def task_of(run: RunDir) -> TextTask:
+    """The task of a run, with the prompts that it began with where they came from a file.
+
+    Raises:
+        TaskError: its prompts cannot be read.
+    """
+    settings = Settings.from_dict(run.settings)
+    assert settings.tune is not None
+    kept, given = run.path / PROMPTS_FILE, settings.tune.prompts
+    return text_task(settings.task, str(kept) if given and kept.exists() else given, settings.tune.question)
 
 
 def read_prompts(file: str) -> list[str]:

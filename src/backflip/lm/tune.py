@@ -15,12 +15,24 @@ from torch import Tensor
 from backflip.files import load_arrays, save_arrays, write_whole
 from backflip.lm.kl import controller, exact, k1, k3
 from backflip.lm.learn import RLOO, Paid, TokenPPO
-from backflip.lm.models import Causal, ModelError, adapted, arrays, fingerprint, original_of, put_back, spread_as, whole
+from backflip.lm.models import (
+    Causal,
+    ModelError,
+    adapted,
+    arrays,
+    fingerprint,
+    identity,
+    memory_suffices,
+    original_of,
+    put_back,
+    spread_as,
+    whole,
+)
 from backflip.lm.passes import Batch, forward, log_probabilities
-from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, save_read
+from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, must_be_of, save_read
 from backflip.lm.sampling import Sampler, Transformers
 from backflip.lm.small import find
-from backflip.lm.tasks import TaskError, text_task
+from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.vllm import server_of
 from backflip.published import Published
 from backflip.rundir import RunDir
@@ -38,7 +50,7 @@ ORIGINAL = "original.safetensors"
 """Features of the original's completions, in the run directory: what each r̂ is normalised on."""
 
 
-class SamplingError(Exception):
+class SamplingError(ModelError):
     """Completions do not follow the policy's own probabilities, so that KL would mean nothing."""
 
 
@@ -60,6 +72,7 @@ class Tuner:
 
     def __init__(self, causal: Causal, config: TuneConfig, seed: int = 0, sampler: Sampler | None = None) -> None:
         self.config, self.seed = config, seed
+        self.identity = identity(causal.model)
         self.policy = adapted(causal.model, config.lora_rank)
         self.adapts = self.policy is not causal.model
         unchanged = self.policy if self.adapts else _copy(causal.model)  # with adapters, it is the policy without them
@@ -209,12 +222,16 @@ class Tune:
         assert settings.tune is not None
         self.run, self.store, self.settings, self.config = run, store, settings, settings.tune
         torch.manual_seed(settings.seed)  # peft draws its adapters from it
-        self.task = text_task(settings.task, self.config.prompts, self.config.question)
+        self.task = task_of(run)
         self.prompts = self.task.prompts()
         causal = find(self.config.model)
+        if (run.path / ORIGINAL).exists():
+            must_be_of(run.path / ORIGINAL, causal)
         server = server_of(self.config, causal.end, run.path / "sampler")
-        self.policy = PolicySteps(Tuner(causal, self.config, settings.seed, server))
+        with memory_suffices(f"tuning {causal.source}"):
+            self.policy = PolicySteps(Tuner(causal, self.config, settings.seed, server))
         self.tuner = self.policy.tuner
+        self.doing = f"{self.config.batch} completions by {causal.source} at a time"
         self.reward = Published(run)
         self.paid_by: CompletionReward | None = None
         self._recorded = (0, time.perf_counter())
@@ -237,7 +254,8 @@ class Tune:
         if self.paid_by is None and enough and wait:
             self.tell("waiting for the first answers")
             return False
-        sampled = self.tuner.sample(self.draw(self.config.batch_prompts), self.config.completions, self.key())
+        with memory_suffices(self.doing):
+            sampled = self.tuner.sample(self.draw(self.config.batch_prompts), self.config.completions, self.key())
         gold = self.gold(sampled.texts)
         self.show(sampled.texts, sampled.read, gold)
         newer |= self.look_for_reward()  # to draw takes a large model seconds, in which people go on answering
@@ -249,7 +267,8 @@ class Tune:
         steps = self.paid_by.steps(sampled.read) if self.config.reads == "tokens" else None
         waited = self.since_the_answer(newer)
         self.tell("training")
-        values = self.tuner.learn(sampled, rewards, steps)
+        with memory_suffices(self.doing):
+            values = self.tuner.learn(sampled, rewards, steps)
         values |= {"act/reward_version": float(self.reward.version), "act/predicted_return": values["act/reward"]}
         if gold is not None:
             values["act/true_return"] = float(gold.mean())
@@ -325,7 +344,7 @@ class Tune:
         rng = np.random.default_rng([self.settings.seed, 7])
         prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=many)]
         read = self.tuner.sample(prompts, 2, (self.settings.seed, 8)).read
-        save_read(file, read)
+        save_read(file, read, self.tuner.identity)
         return read
 
     def save(self, number: int) -> None:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backflip.errors import Mendable
 from backflip.files import writing
 from backflip.rundir import RunDir, RunError
 from backflip.store import Role, Store, StoreError
@@ -67,7 +68,7 @@ class Session:
     role: Role
 
 
-class ServerError(Exception):
+class ServerError(Mendable):
     """The page cannot be served there; the message says why and what to do."""
 
 
