@@ -16,21 +16,41 @@ pytest.importorskip("transformers")
 TESTS = Path(__file__).parent
 
 
-def launched(*command: str, spread: bool = False) -> subprocess.CompletedProcess[str]:
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = (
+    *("accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+)
+
+
+def launched(*command: str, spread: bool = False, by: tuple[str, ...] = TORCHRUN) -> subprocess.CompletedProcess[str]:
     """Two processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    environment |= {"ACCELERATE_USE_FSDP": "true"} if spread else {}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment |= {"ACCELERATE_USE_FSDP": "true"} if spread and by is TORCHRUN else {}
     return subprocess.run(
-        [*launcher, *command], capture_output=True, text=True, env=environment, cwd=TESTS, timeout=300, check=False
+        [sys.executable, "-m", *by, *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=TESTS,
+        timeout=300,
+        check=False,
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spread", [False, True])
-def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path, spread: bool) -> None:
+@pytest.mark.parametrize(
+    ("spread", "by"),
+    [
+        (False, TORCHRUN),
+        (True, TORCHRUN),
+        (False, (*ACCELERATE, "--multi_gpu")),
+        (True, (*ACCELERATE, "--use_fsdp", "--fsdp_version", "2")),
+    ],
+)
+def test_two_processes_learn_what_one_does_from_both_batches(tmp_path: Path, spread: bool, by: tuple[str, ...]) -> None:
     model = miniature(tmp_path / "mini")
-    done = launched("shared_batches.py", str(model), str(tmp_path / "result.json"), spread=spread)
+    done = launched("shared_batches.py", str(model), str(tmp_path / "result.json"), spread=spread, by=by)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["spread"] == float(spread)

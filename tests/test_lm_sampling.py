@@ -94,3 +94,18 @@ def _wider(batch: Batch, left: int, right: int, filler: int) -> Batch:
         pad(batch.responses, (0, right), value=filler),
         pad(batch.mask, (0, right)),
     )
+
+
+def test_tables_are_kept_of_a_whole_draw_or_not_at_all(miniature: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip.lm import sampling
+
+    sampler = Transformers(miniature.model, miniature.end, 4, 1.0, together=4)
+    prompts = [miniature.tokens("This film")] * 4
+    vocabulary = len(miniature.tokenizer)
+    for most, kept in ((8 * 4 * vocabulary, True), (8 * 4 * vocabulary - 1, False)):  # 8 completions, 4 together
+        monkeypatch.setattr(sampling, "MOST_KEPT", most)
+        batch, _ = sampler.sample(prompts, 2, (0,))
+        assert (sampler.tables is not None) == kept
+        if sampler.tables is not None:
+            assert sampler.tables.shape == (8, 4, vocabulary)
+            assert len(batch) == 8

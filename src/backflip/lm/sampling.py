@@ -43,7 +43,7 @@ def up_to_the_end(responses: Int64[Tensor, "n t"], end: int) -> Float[Tensor, "n
 
 
 MOST_KEPT = 50_000_000
-"""Numbers of log-probabilities that are kept while completions are drawn together: 200 MB."""
+"""Numbers of log-probabilities that are kept of all completions of a draw: 200 MB."""
 
 
 class Transformers:
@@ -76,8 +76,9 @@ class Transformers:
         generator = torch.Generator().manual_seed(seed_of(key))
         tokens, prompt_mask = padded(prompts, self.end)
         at_once = max(1, self.together // each)
+        many = each * len(tokens)
         parts = [
-            self._complete(tokens[i : i + at_once], prompt_mask[i : i + at_once], each, generator)
+            self._complete(tokens[i : i + at_once], prompt_mask[i : i + at_once], each, generator, many)
             for i in range(0, len(tokens), at_once)
         ]
         responses = torch.cat([part[0] for part in parts])
@@ -89,14 +90,19 @@ class Transformers:
         return Batch(*repeated, responses, mask, each), log_p * mask
 
     def _complete(
-        self, tokens: Int64[Tensor, "n p"], prompt_mask: Float[Tensor, "n p"], each: int, generator: torch.Generator
+        self,
+        tokens: Int64[Tensor, "n p"],
+        prompt_mask: Float[Tensor, "n p"],
+        each: int,
+        generator: torch.Generator,
+        many: int,
     ) -> tuple[Int64[Tensor, "m t"], Float[Tensor, "m t"], Float[Tensor, "m t v"] | None]:
         decoder = Decoder(self.model) if is_llama(self.model) else Cached(self.model)
         logits = decoder.begin(tokens, prompt_mask, each, self.tokens)
         n, most = len(logits), self.tokens
         chances = torch.rand(most, n, 1, generator=generator)
         responses, log_p = torch.full((n, most), self.end), torch.zeros(n, most)
-        tables = torch.zeros(n, most, logits.shape[1]) if logits.numel() * most <= MOST_KEPT else None
+        tables = torch.zeros(n, most, logits.shape[1]) if many * most * logits.shape[1] <= MOST_KEPT else None
         ended = torch.zeros(n, 1, dtype=torch.bool)
         for t in range(most):
             table = torch.log_softmax(logits.float() / self.temperature, -1)
