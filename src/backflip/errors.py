@@ -1,4 +1,4 @@
-"""What a person can mend."""
+"""What a person can mend, and words from outside in what is said of it."""
 
 
 class Mendable(Exception):
@@ -6,3 +6,8 @@ class Mendable(Exception):
 
     The command line prints the sentence alone and exits with 2, wherever in a run it was raised.
     """
+
+
+def in_one_line(words: object, most: int) -> str:
+    """Words from outside as part of a sentence: at most so many characters, none that a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(words))[:most].strip()

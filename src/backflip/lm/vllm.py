@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from backflip.errors import in_one_line
 from backflip.lm.models import ModelError, quiet
 from backflip.lm.passes import Batch
 from backflip.lm.sampling import Sampler, padded, seed_of
@@ -185,7 +186,7 @@ class VLLM:
                 content = reply.read()
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read(LONGEST_WHY).decode("utf-8", "replace")
+                said = in_one_line(error.read(LONGEST_WHY).decode("utf-8", "replace"), LONGEST_WHY)
             raise SamplerError(f"{self.url}{path} refuses ({error.code}: {said}); {_hint(path)}") from None
         except (OSError, HTTPException) as error:
             why = getattr(error, "reason", error)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from backflip.errors import in_one_line
+
 URL, KEY, MODEL = "BACKFLIP_JUDGE_URL", "BACKFLIP_JUDGE_KEY", "BACKFLIP_JUDGE_MODEL"
 PATH = "/chat/completions"
 REQUEST_SECONDS = 45.0
@@ -140,7 +142,7 @@ class Endpoint:
         """Words from outside, in one line, short, and without the key."""
         text = str(words)
         text = text.replace(self.key, "[key]") if self.key else text
-        return "".join(c if c.isprintable() else " " for c in text)[:LONGEST_WHY].strip()
+        return in_one_line(text, LONGEST_WHY)
 
     def _text(self, body: bytes) -> str:
         try:
