@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from backflip.segments import Segments
     from backflip.store import Store
     from pages import Server
+
+# No test is about how quick the machine is, and CI's may have other work.
+hypothesis_settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("untimed")
 
 START_SECONDS = 20.0
 
