@@ -14,10 +14,12 @@ from backflip.lm.models import Causal, ModelError, identity, original_of
 from backflip.lm.passes import Batch, Passed, forward
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
-from backflip.segments import Array
-from backflip.texts import Text
+from backflip.segments import Array, Segments
+from backflip.texts import Text, pack_texts
 from backflip.tuning import TuneConfig
 
+TEXT_ROOM = 16
+"""Bytes that a token takes at most on average, in what is stored of a completion."""
 SMALLEST_SPREAD = 1e-6
 
 
@@ -164,6 +166,35 @@ def combined(rewards: Float32[np.ndarray, "m n"], aggregate: str, pessimism: flo
     if aggregate == "pessimistic":
         mean = (mean - np.float32(pessimism) * rewards.std(0)).astype(np.float32)
     return mean
+
+
+def room_of(config: TuneConfig) -> int:
+    """Bytes for the text of one completion with its prompt."""
+    return 8 + TEXT_ROOM * (config.prompt_tokens + config.response_tokens)
+
+
+def as_segments(
+    texts: Sequence[Text],
+    read: Read,
+    gold: Float32[np.ndarray, " n"] | None,
+    config: TuneConfig,
+    policy_steps: int,
+) -> Segments:
+    """Completions as segments: what r̂ reads as observations, no actions, gold as true reward, text as states."""
+    n, k = read.observations.shape[:2]
+    true = np.full((n, k), np.nan if gold is None else 0.0, np.float32)
+    if gold is not None:
+        true[np.arange(n), read.lengths - 1] = gold
+    room = room_of(config)
+    return Segments(
+        ids=np.full(n, -1, np.int64),
+        observations=read.observations.astype(np.float32),
+        actions=np.zeros((n, k, 0), np.float32),
+        true_rewards=true,
+        states=pack_texts(texts, k, room),
+        policy_steps=np.full(n, policy_steps, np.int64),
+        lengths=read.lengths.astype(np.int64),
+    )
 
 
 class _Encoder:

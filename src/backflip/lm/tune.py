@@ -29,23 +29,31 @@ from backflip.lm.models import (
     whole,
 )
 from backflip.lm.passes import Batch, forward, log_probabilities
-from backflip.lm.reward import CompletionReward, Read, Reader, joined, load_read, must_be_of, save_read
+from backflip.lm.reward import (
+    CompletionReward,
+    Read,
+    Reader,
+    as_segments,
+    joined,
+    load_read,
+    must_be_of,
+    room_of,
+    save_read,
+)
 from backflip.lm.sampling import Sampler, Transformers
 from backflip.lm.small import find
 from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.vllm import server_of
 from backflip.published import Published
 from backflip.rundir import RunDir
-from backflip.segments import Array, Segments
+from backflip.segments import Array
 from backflip.settings import Settings
 from backflip.store import KEEP_SEGMENTS, Store
-from backflip.texts import Text, pack_texts
+from backflip.texts import Text
 from backflip.tuning import TuneConfig
 
 SAMPLING_ERROR = 0.02
 """Nats by which log π of a token may differ between sampling and learning, by rounding."""
-TEXT_ROOM = 16
-"""Bytes that a token takes at most on average, in what is stored of a completion."""
 ORIGINAL = "original.safetensors"
 """Features of the original's completions, in the run directory: what each r̂ is normalised on."""
 
@@ -376,39 +384,10 @@ class PolicySteps:
         return self.explored + self.tuner.completions
 
 
-def room_of(config: TuneConfig) -> int:
-    """Bytes for the text of one completion with its prompt."""
-    return 8 + TEXT_ROOM * (config.prompt_tokens + config.response_tokens)
-
-
-def as_segments(
-    texts: Sequence[Text],
-    read: Read,
-    gold: Float32[np.ndarray, " n"] | None,
-    config: TuneConfig,
-    policy_steps: int,
-) -> Segments:
-    """Completions as segments: what r̂ reads as observations, no actions, gold as true reward, text as states."""
-    n, k = read.observations.shape[:2]
-    true = np.full((n, k), np.nan if gold is None else 0.0, np.float32)
-    if gold is not None:
-        true[np.arange(n), read.lengths - 1] = gold
-    room = room_of(config)
-    return Segments(
-        ids=np.full(n, -1, np.int64),
-        observations=read.observations.astype(np.float32),
-        actions=np.zeros((n, k, 0), np.float32),
-        true_rewards=true,
-        states=pack_texts(texts, k, room),
-        policy_steps=np.full(n, policy_steps, np.int64),
-        lengths=read.lengths.astype(np.int64),
-    )
-
-
 def _copy(model: Any) -> Any:
     import copy
 
     return copy.deepcopy(model).eval()
 
 
-__all__ = ["Sampled", "SamplingError", "Tune", "Tuner", "as_segments"]
+__all__ = ["Sampled", "SamplingError", "Tune", "Tuner", "as_segments", "room_of"]
