@@ -128,9 +128,10 @@ def _tokenizer(source: str) -> Any:
         with quiet():
             tokenizer = _transformers().AutoTokenizer.from_pretrained(place, **options)
     except Exception as error:
-        raise ModelError(
-            f"{source} has no tokenizer that can be loaded ({_first_line(error)}); save it beside the model"
-        ) from error
+        todo = "save it beside the model"
+        if is_hub_id(source):
+            todo = "a hub's id needs a network, or its files in the hub's cache; if this is a folder, it does not exist"
+        raise ModelError(f"{source} has no tokenizer that can be loaded ({_first_line(error)}); {todo}") from error
     if tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of {source} has no token that ends a text; set its eos_token and save it again"
