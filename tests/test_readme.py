@@ -98,7 +98,7 @@ def _first_run(here: Path) -> None:
     from backflip.cli import main
 
     if not (here / "runs" / "cheetah").exists():
-        main([*shlex.split(COMMANDS[0])[1:], *TINY])
+        main([*shlex.split(COMMANDS[0], comments=True)[1:], *TINY])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def _first_run(here: Path) -> None:
 def test_a_command_of_the_page_runs(line: str, here: Path, request: pytest.FixtureRequest) -> None:
     from backflip.cli import main
 
-    words = shlex.split(line)[1:]
+    words = shlex.split(line, comments=True)[1:]
     if "--like" in words:
         _first_run(here)
     if "postgresql" in line:
@@ -212,7 +212,7 @@ def test_the_demo_of_the_set_up_line_shows_its_page_and_ends_with_ctrl_c(
 def test_a_command_of_the_page_that_serves_does_so_until_it_is_terminated(
     line: str, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]
 ) -> None:
-    process, link = serving(shlex.split(line)[1:])
+    process, link = serving(shlex.split(line, comments=True)[1:])
     assert "left-clip" in answered(link)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
