@@ -98,7 +98,9 @@ def test_what_has_no_model_to_export_is_said_in_a_sentence(model: Path, tmp_path
 def test_kinds_of_teachers_are_told_apart_by_name() -> None:
     from backflip.lm.export import kind_of
 
-    assert [kind_of(name) for name in ("anna", "judge", "oracle", "mistake")] == ["people", "judge", "oracle", "oracle"]
+    names = ("anna", "judge", "oracle", "mistake")
+    assert [kind_of(name, 1.7e9) for name in names] == ["people", "judge", "oracle", "oracle"]
+    assert [kind_of(name, 0.0) for name in names] == ["file", "judge", "oracle", "oracle"]
 
 
 def test_the_licence_is_the_one_that_a_gguf_file_states(tmp_path: Path) -> None:

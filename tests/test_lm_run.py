@@ -219,6 +219,25 @@ def test_a_run_keeps_its_prompts(miniature_folder: Path, tmp_path: Path) -> None
     assert task_of(RunDir.open(moved)).prompts() == ["Once\nupon", "And"]
 
 
+def test_a_repeated_run_has_the_prompts_that_the_first_one_began_with(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import cli
+    from backflip.api import start
+    from backflip.lm.tasks import task_of
+
+    own, other = tmp_path / "own.txt", tmp_path / "other.txt"
+    own.write_text("Once\n")
+    other.write_text("Twice\n")
+    start(_settings(miniature_folder, tune={"prompts": str(own)}), tmp_path / "run")
+    own.unlink()
+    monkeypatch.setattr(cli, "_train", lambda settings, run, port, browser: start(settings, run))
+    cli.main(["train", "--like", str(tmp_path / "run"), "--run", str(tmp_path / "again")])
+    assert task_of(RunDir.open(tmp_path / "again")).prompts() == ["Once"]
+    cli.main(["train", "--like", str(tmp_path / "run"), "--prompts", str(other), "--run", str(tmp_path / "third")])
+    assert task_of(RunDir.open(tmp_path / "third")).prompts() == ["Twice"]
+
+
 def test_equal_texts_are_never_compared(miniature_folder: Path, tmp_path: Path) -> None:
     from backflip.api import start
     from backflip.lm.reward import Read

@@ -164,6 +164,10 @@ def train(
             raise Unusable(
                 f"{like} keeps its answers in PostgreSQL; give the new run a database of its own: --store URL"
             )
+        if prompts is None and before.tune is not None:
+            from backflip.lm.tasks import prompts_of
+
+            of_text["prompts"] = prompts_of(RunDir.open(like))
         with _usable():
             settings = with_text(_with_people(replace(before, **given), of_people), of_text)
         _train(settings, run, port, browser)

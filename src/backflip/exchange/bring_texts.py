@@ -25,6 +25,8 @@ Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
 ROOM = 8192
 """Bytes for a text in a store that has none yet."""
 TEXTS_AT_ONCE = 64
+UNDATED = 0.0
+"""When an answer out of a file of texts was given: such files do not say."""
 NAMESPACE = uuid.UUID("2f8d7a55-6a1f-4f0e-9b0e-6f4f1c1b7f3a")
 
 
@@ -105,6 +107,6 @@ def _events(judged: list[Judged], names: dict[Text, str]) -> tuple[list[tuple[st
         number = numbers.setdefault((left, right), len(numbers) + 1)
         name = uuid.uuid5(NAMESPACE, f"{one.teacher.encode()!r} {left} {right} {one.choice.value}")
         asked = {"id": number, "left": left, "right": right, "status": ANSWERED}
-        event = {"uuid": str(name), "kind": one.choice.value, "teacher": one.teacher, "received_at": 0.0}
+        event = {"uuid": str(name), "kind": one.choice.value, "teacher": one.teacher, "received_at": UNDATED}
         events.append((one.where, {**event, "query": asked}))
     return events, same

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backflip import browsing
+from backflip.exchange.bring_texts import UNDATED
 from backflip.exchange.bundle import ExchangeError
 from backflip.exchange.card import Findings, findings
 from backflip.exchange.episodes import new_folder
@@ -18,6 +20,7 @@ from backflip.lm.reward import must_be_of
 from backflip.lm.small import SMALL, SMOL, find, home
 from backflip.lm.tune import ORIGINAL
 from backflip.rundir import RunDir
+from backflip.schema import LABEL
 from backflip.settings import JUDGE, SCRIPTED, Settings
 from backflip.store import Store
 from backflip.teachers.oracle import FALLIBLE
@@ -154,6 +157,8 @@ def _licence_of_gguf(path: Path) -> str:
 def _told(run: RunDir, store: Store, settings: Settings) -> Told:
     config = settings.tune
     assert config is not None
+    with store.reading() as c:
+        given = [one for one in browsing.given(c) if one.purpose == LABEL]
     lines = run.metrics()[0]
     names = ("act/kl_exact", "act/kl_k1", "act/reward", "act/true_return", "act/beta", "act/completion_tokens")
     series = {name: [line["value"] for line in lines if line.get("name") == name][-LAST:] for name in names}
@@ -161,18 +166,18 @@ def _told(run: RunDir, store: Store, settings: Settings) -> Told:
         settings=settings,
         base=base_of(config.model),
         question=" ".join(str(run.settings.get("question") or config.question or "").split()),
-        kinds=dict(Counter(kind_of(preference.teacher) for preference, _ in store.preferences())),
+        kinds=dict(Counter(kind_of(one.teacher, one.at) for one in given)),
         found=findings(run, store),
         measured={name: sum(values) / len(values) for name, values in series.items() if values},
         completions=max((int(line["step"]) for line in lines if line.get("name") == names[0]), default=0),
     )
 
 
-def kind_of(teacher: str) -> str:
-    """Of which kind a teacher is: people, judge, script or oracle."""
+def kind_of(teacher: str, at: float) -> str:
+    """Of which kind the teacher of an answer is, from the name and from when it was given: a key of `WHO`."""
     if teacher in FALLIBLE:
         return "oracle"
-    return {JUDGE: "judge", SCRIPTED: "script"}.get(teacher, "people")
+    return {JUDGE: "judge", SCRIPTED: "script"}.get(teacher, "file" if at == UNDATED else "people")
 
 
 def page(told: Told, licence: str) -> str:
@@ -247,6 +252,7 @@ WHO = {
     "judge": "another language model",
     "script": "a program",
     "oracle": "a synthetic measure in people's place",
+    "file": "brought in from a file that does not say who",
 }
 """Kinds of teachers, and what each is."""
 

@@ -116,8 +116,15 @@ def task_of(run: RunDir) -> TextTask:
     """
     settings = Settings.from_dict(run.settings)
     assert settings.tune is not None
-    kept, given = run.path / PROMPTS_FILE, settings.tune.prompts
-    return text_task(settings.task, str(kept) if given and kept.exists() else given, settings.tune.question)
+    return text_task(settings.task, prompts_of(run), settings.tune.question)
+
+
+def prompts_of(run: RunDir) -> str | None:
+    """The file of the prompts that a run began with, its own copy where it has one; None where they are the task's."""
+    settings = Settings.from_dict(run.settings)
+    given = None if settings.tune is None else settings.tune.prompts
+    kept = run.path / PROMPTS_FILE
+    return str(kept.absolute()) if given and kept.exists() else given
 
 
 def read_prompts(file: str) -> list[str]:
