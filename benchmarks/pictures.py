@@ -37,8 +37,6 @@ PATIENCE_MS = 600_000
 LOOK_MS = 600
 PAGE_MS = 3000
 """For the run page to fetch and draw what it shows."""
-EVEN = 0.2
-"""Two clips whose scores differ by less are called equally good."""
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
 
@@ -98,7 +96,7 @@ def key(run: RunDir, showing_id: int) -> str:
         task.script(states[:length], facts(task).steps_per_second)
         for states, length in zip(pair.states, pair.lengths, strict=True)
     ]
-    if abs(scores[0] - scores[1]) < EVEN:
+    if abs(scores[0] - scores[1]) < task.script_margin:
         return "ArrowUp"
     return "ArrowLeft" if scores[0] > scores[1] else "ArrowRight"
 

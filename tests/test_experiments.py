@@ -57,6 +57,14 @@ def test_people_see_a_second_and_a_half_and_end_the_run_themselves(preset: str) 
     assert settings_for("Pendulum-v1", preset, steps=5, segment_steps=20).steps == 5
 
 
+def test_a_script_sees_segments_as_short_as_the_task_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = replace(find_task("Pendulum-v1"), segment_steps=7)
+    monkeypatch.setattr("backflip.experiments.find_task", lambda name: short)
+    assert settings_for("Pendulum-v1", teacher="scripted").segment_steps == 7
+    assert settings_for("Pendulum-v1", "paper", teacher="scripted").segment_steps is None
+    assert settings_for("Pendulum-v1", teacher="judge").segment_steps is None
+
+
 def test_people_cannot_be_told_to_answer_in_turn() -> None:
     with pytest.raises(ValueError, match="people cannot answer in turn"):
         settings_for("Pendulum-v1", mode="in_turn")

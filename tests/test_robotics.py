@@ -167,3 +167,23 @@ def test_the_backflipping_hopper_sees_its_pitch_as_cosine_and_sine() -> None:
         np.testing.assert_allclose(looked[[1, -1]], [np.cos(0.5), np.sin(0.5)], atol=1e-9)
     plain.close()
     turning.close()
+
+
+def test_the_backflipping_hopper_begins_every_other_training_episode_in_the_air_turning_backward() -> None:
+    evaluated, trained = find_task("hopper-backflip").make(), find_task("hopper-backflip").in_training().make()
+    robots: list[Any] = [evaluated.unwrapped, trained.unwrapped]
+    thrown = []
+    for seed in range(40):
+        seen = [env.reset(seed=seed)[0] for env in (evaluated, trained)]
+        for robot, what in zip(robots, seen, strict=True):
+            np.testing.assert_allclose(what[[1, -1]], [np.cos(robot.data.qpos[2]), np.sin(robot.data.qpos[2])])
+            np.testing.assert_allclose(what[0], robot.data.qpos[1])
+        assert robots[0].data.qvel[2] > -0.01
+        thrown.append(robots[1].data.qvel[2] <= -2)
+        if thrown[-1]:
+            assert robots[1].data.qpos[1] >= 1.3
+        else:
+            np.testing.assert_array_equal(seen[0], seen[1])
+    assert 10 <= sum(thrown) <= 30
+    evaluated.close()
+    trained.close()

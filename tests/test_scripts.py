@@ -76,39 +76,42 @@ def test_a_negative_pitch_leans_the_torso_back() -> None:
     env.close()
 
 
-def test_a_landed_backflip_is_worth_two_turns_and_its_repetition_twice_that() -> None:
-    # T = 2π, L = 1, N = 2π, held at π. P: the mass stands at 0.56 m, on the floor, for 107 of 188 steps: 0.93·107/188,
-    # and is above 0.6 for the rest; the lowest point is 0.3 m up wherever it flies: ½·(0.96 + 81/188).
-    posture = 0.5 * ((0.5563 / 0.6 * 108 + 80) / 188 + 80 / 188)
-    assert backflip_score(FLIP, RATE) == pytest.approx(4 * np.pi + 0.1 * np.pi + posture, abs=0.1)
+def test_a_backflip_is_worth_a_turn_and_its_repetition_as_much_again() -> None:
+    standing = 0.5 * 108 / RATE
+    assert backflip_score(FLIP, RATE) == pytest.approx(2 * np.pi + standing, abs=0.02)
     twice = hopper(stands(30), flies(60, 0, 1), stands(26, 1), flies(60, 1, 2), stands(26, 2))
-    assert backflip_score(twice, RATE) == pytest.approx(8 * np.pi, abs=1.3)
-    assert backflip_score(twice, RATE) > 8 * np.pi
+    assert backflip_score(twice, RATE) == pytest.approx(4 * np.pi + 0.5 * 82 / RATE, abs=0.02)
 
 
 def test_the_turn_in_the_air_is_counted_in_radians() -> None:
     still, bit, half = (hopper(stands(40), flies(100, 0, turn)) for turn in (0, 0.1, 0.5))
-    assert backflip_score(bit, RATE) - backflip_score(still, RATE) == pytest.approx(1.1 * 0.2 * np.pi, abs=0.1)
-    assert backflip_score(half, RATE) - backflip_score(still, RATE) == pytest.approx(1.1 * np.pi, abs=0.1)
+    assert backflip_score(bit, RATE) - backflip_score(still, RATE) == pytest.approx(0.2 * np.pi, abs=1e-6)
+    assert backflip_score(half, RATE) - backflip_score(still, RATE) == pytest.approx(np.pi, abs=1e-6)
 
 
-def test_standing_lying_and_jumping_differ_by_posture_alone() -> None:
-    assert backflip_score(hopper(stands(188)), RATE) == pytest.approx(0.5 * 0.5563 / 0.6, abs=0.01)
-    assert backflip_score(hopper((188, FLIES, 0, 0)), RATE) == pytest.approx(1, abs=1e-6)
-    # On its back: the torso 0.05 m above the floor, and so the mass, or a little below.
-    assert backflip_score(hopper(lies(188, 0.25)), RATE) == pytest.approx(0.5 * 0.05 / 0.6 - 0.5, abs=0.06)
+def test_a_second_on_the_foot_is_worth_a_half_and_one_on_its_back_costs_two() -> None:
+    assert backflip_score(hopper(stands(250)), RATE) == pytest.approx(1, abs=1e-6)
+    assert backflip_score(hopper((250, FLIES, 0, 0)), RATE) == 0
+    assert backflip_score(hopper(lies(250, 0.25)), RATE) == pytest.approx(-4, abs=1e-6)
+    # Upside down, whatever of it touches the floor.
+    assert backflip_score(rolls(hopper(flies(250, 0.5, 0.5))), RATE) == pytest.approx(-4, abs=1e-6)
+    # Crouched, it is worth less; leaning too: cos² of a twelfth of a turn is three quarters.
+    crouched = rolls(hopper(flies(250, 0, 0)))
+    crouched[:, 3:6] = [-1.2, -2.4, 0]
+    crouched = rolls(crouched)
+    assert 0 < backflip_score(crouched, RATE) < 0.6
+    assert backflip_score(rolls(hopper(flies(250, 1 / 12, 1 / 12))), RATE) == pytest.approx(0.75, abs=0.1)
 
 
 def test_clips_are_ordered_as_the_question_orders_them() -> None:
     ordered = {
         "two flips": hopper(stands(30), flies(60, 0, 1), stands(26, 1), flies(60, 1, 2), stands(26, 2)),
         "a flip": FLIP,
-        "a flip that the clip's end cuts soon after the landing": hopper(stands(80), flies(80, 0, 1), stands(12, 1)),
         "a turn that ends on the back": hopper(stands(40), flies(80, 0, 0.8), lies(68, 0.8)),
         "half a turn, then on its head": hopper(stands(40), flies(60, 0, 0.5), lies(88, 0.5)),
         "a jump with some backward turn": hopper(stands(80), flies(60, 0, 0.15), stands(48, 0.15)),
-        "a jump": hopper(stands(80), flies(60, 0, 0), stands(48)),
         "standing": hopper(stands(188)),
+        "a jump": hopper(stands(80), flies(60, 0, 0), stands(48)),
         "falling on its back without a jump": hopper((60, 0.6, 0, np.pi / 2), lies(128, 0.25)),
         "lying": hopper(lies(188, 0.25)),
         "a forward turn in the air": hopper(stands(40), flies(80, 0, -1), stands(68, -1)),
@@ -116,6 +119,12 @@ def test_clips_are_ordered_as_the_question_orders_them() -> None:
     scores = [backflip_score(states, RATE) for states in ordered.values()]
     assert scores == sorted(scores, reverse=True), dict(zip(ordered, scores, strict=True))
     assert len(set(scores)) == len(scores)
+
+
+def test_jumping_and_standing_differ_by_less_than_what_people_call_a_tie() -> None:
+    margin = TASKS["hopper-backflip"].script_margin
+    standing, jumping = (backflip_score(hopper(*parts), RATE) for parts in ([stands(188)], [flies(188, 0, 0)]))
+    assert abs(standing - jumping) < margin < backflip_score(FLIP, RATE) - standing
 
 
 def test_the_score_grows_with_the_turn_and_never_falls() -> None:
@@ -126,7 +135,7 @@ def test_the_score_grows_with_the_turn_and_never_falls() -> None:
 
 def test_forward_turns_in_the_air_count_against_it() -> None:
     forward = hopper(stands(40), flies(80, 0, -1), stands(68, -1))
-    assert backflip_score(forward, RATE) == pytest.approx(-2.1 * np.pi, abs=1)
+    assert backflip_score(forward, RATE) == pytest.approx(-2 * np.pi, abs=0.5)
     back_and_forth = hopper(stands(10), flies(60, 0, 1), stands(30, 1), flies(60, 1, 0), stands(28))
     assert backflip_score(back_and_forth, RATE) < backflip_score(FLIP, RATE) - np.pi
 
@@ -135,9 +144,8 @@ def test_forward_turns_in_the_air_count_against_it() -> None:
 def test_rolling_on_the_floor_is_worth_less_than_standing_however_often(turns: int) -> None:
     # A stretched Hopper as a wheel: standing, on its back, on its head, on its front. It is as high as one that stands.
     rolling = rolls(hopper(flies(188, 0, turns)))
-    assert backflip_score(rolling, RATE) < backflip_score(hopper(stands(188)), RATE) + 0.1 * np.pi
+    assert backflip_score(rolling, RATE) < backflip_score(hopper(stands(188)), RATE)
     assert backflips(rolls(hopper(flies(1000, 0, turns))), RATE) == 0
-    # Folded, so that it stays low, it is worth less.
     assert backflip_score(hopper(lies(188, 0, turns)), RATE) < backflip_score(hopper(stands(188)), RATE)
 
 
@@ -150,54 +158,33 @@ def test_rocking_to_and_fro_on_the_head_is_worth_less_than_standing() -> None:
 def test_bouncing_along_the_floor_is_not_in_the_air() -> None:
     # Ten centimetres above the floor, and turning; the centre of mass stays below 0.4 m while it lies flat.
     bouncing = hopper((188, 0.15, 0.45 * np.pi, 0.55 * np.pi))
-    assert backflip_score(bouncing, RATE) < 0.1 * 0.1 * np.pi + 0.5
+    assert backflip_score(bouncing, RATE) <= 0
 
 
-def test_leaning_back_in_each_hop_and_forward_on_the_foot_gains_nothing() -> None:
+def test_leaning_back_in_each_hop_and_forward_on_the_foot_is_worth_a_tenth_of_flips() -> None:
     hop = [flies(20, 0, 0.06), (17, STANDS, 0.12 * np.pi, 0)]
-    plain = [flies(20, 0, 0), (17, STANDS, 0.0, 0)]
-    rocking, hopping = (hopper(*(part for _ in range(5) for part in parts)) for parts in (hop, plain))
-    assert backflip_score(rocking, RATE) == pytest.approx(backflip_score(hopping, RATE), abs=0.1)
+    rocking = backflip_score(hopper(*hop * 5), RATE) - 0.5 * 85 / RATE
+    assert 0 < rocking < 0.2 * backflip_score(hopper(*[flies(60, 0, 1), stands(30, 1)] * 2), RATE)
 
 
-def test_tumbling_without_a_landing_is_worth_less_than_one_flip() -> None:
-    tumbling = hopper(stands(10), flies(120, 0, 3.5), lies(58, 3.5))
-    assert backflip_score(tumbling, RATE) < backflip_score(FLIP, RATE) - np.pi
-    assert backflips(tumbling, RATE) == 0
-
-
-def test_a_crash_begins_the_turn_anew() -> None:
-    whole = hopper(stands(10), flies(120, 0, 1.2), lies(58, 1.2))
-    scores = [backflip_score(whole, RATE)]
-    for at in (0.6, 0.45, 0.3):  # of a turn, where its torso hits the floor and it bounces off
-        parts = flies(int(100 * at), 0, at), lies(2, at), flies(118 - int(100 * at), at, 1.2), lies(58, 1.2)
-        scores.append(backflip_score(hopper(stands(10), *parts), RATE))
-    # What counts is the larger part: a whole turn at most, then 0.6, 0.75 and 0.9 of one.
-    worth = np.array(scores) - scores[0]
-    np.testing.assert_allclose(worth[1:], 2 * np.pi * (np.array([0.6, 0.75, 0.9]) - 1), atol=0.25)
-
-
-def test_touching_down_upright_for_a_moment_is_worth_more_than_not_at_all() -> None:
-    # Upright and on the foot for two steps of 8 ms, then on its back: 2π/5, less what it turns on the foot.
-    touching = hopper(stands(60), flies(80, 0, 0.94), (2, STANDS, 2 * np.pi * 0.97, 2 * np.pi), lies(46, 1.25))
-    missing = hopper(stands(60), flies(80, 0, 0.94), (2, FLIES, 2 * np.pi * 0.97, 2 * np.pi), lies(46, 1.25))
-    assert backflip_score(touching, RATE) > backflip_score(missing, RATE) + 0.6
-    assert backflips(touching, RATE) == 0
+def test_a_turn_that_comes_down_on_its_head_is_worth_less_the_longer_it_stays_there() -> None:
+    scores = [backflip_score(hopper(stands(20), flies(80, 0, 0.7), lies(n, 0.7)), RATE) for n in (0, 20, 60, 100)]
+    np.testing.assert_allclose(np.diff(scores), -2 * np.array([20, 40, 40]) / RATE, atol=1e-6)
 
 
 def test_a_roll_over_the_floor_that_ends_upright_is_not_a_backflip() -> None:
     roll = rolls(hopper(flies(40, 0, 0), flies(80, 0, 1), flies(68, 1, 1)))
     assert backflips(roll, RATE) == 0
-    assert backflip_score(roll, RATE) < backflip_score(hopper(stands(188)), RATE) + 0.1 * np.pi
+    assert backflip_score(roll, RATE) < backflip_score(hopper(stands(188)), RATE)
     # With a jump from the head to the foot only that half of the turn is in the air.
     kip = np.concatenate([rolls(hopper(flies(40, 0, 0.5))), hopper(flies(80, 0.5, 1), stands(68, 1))])
     assert backflips(kip, RATE) == 0
-    assert backflip_score(kip, RATE) == pytest.approx(1.1 * np.pi, abs=1)
+    assert backflip_score(kip, RATE) < np.pi + 0.5
 
 
-def test_a_turn_of_which_the_clip_shows_only_the_end_has_not_been_seen_to_be_a_flip() -> None:
+def test_what_the_clip_does_not_show_does_not_count() -> None:
     late = hopper(flies(40, 0.5, 1), stands(148, 1))
-    assert backflip_score(late, RATE) == pytest.approx(1.1 * np.pi, abs=0.8)
+    assert backflip_score(late, RATE) == pytest.approx(np.pi + 0.5 * 148 / RATE, abs=0.05)
 
 
 # ---- counting backflips
@@ -230,14 +217,6 @@ def replace_height(states: Array, first: int, height: float) -> Array:
     changed = states.copy()
     changed[first:, 1] = height
     return changed
-
-
-def test_a_script_gives_part_of_the_worth_for_a_shorter_landing() -> None:
-    scores = [
-        backflip_score(hopper(stands(60), flies(80, 0, 1), stands(steps, 1)), RATE) for steps in (3, 8, 15, 21, 40)
-    ]
-    assert (np.diff(scores) > 1).sum() >= 3
-    assert (np.diff(scores) > -0.1).all()
 
 
 def test_forward_flips_and_turns_with_a_crash_do_not_count() -> None:

@@ -138,3 +138,27 @@ def test_an_episode_may_be_shorter_in_training_than_in_evaluation() -> None:
         env.close()
     assert lengths == [200, 7]
     assert replace(task, training_steps=None).in_training() == replace(task, training_steps=None)
+
+
+class Sunk(gym.Wrapper[Any, Any, Any, Any]):
+    """What is seen at the beginning is one less."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        seen, info = self.env.reset(**options)
+        return seen - 1, info
+
+
+class Doubled(gym.ObservationWrapper[Any, Any, Any]):
+    """Everything that is seen is doubled."""
+
+    def observation(self, observation: Any) -> Any:
+        return 2 * observation
+
+
+@pytest.mark.parametrize("wrap", [None, Doubled])
+def test_training_may_begin_otherwise_than_evaluation(wrap: Any) -> None:
+    task = replace(gymnasium_task("Pendulum-v1"), wrap=wrap, training_wrap=Sunk)
+    environments = task.make(), task.in_training().make()
+    plain, trained = ([env.reset(seed=1)[0], env.step(np.zeros(1))[0]] for env in environments)
+    np.testing.assert_allclose(trained[0], plain[0] - (1 if wrap is None else 2))
+    np.testing.assert_allclose(trained[1], plain[1])

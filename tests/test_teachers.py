@@ -329,6 +329,17 @@ def test_two_clips_that_a_script_finds_equal_are_a_tie(kept: str, make_segments:
         assert {answer.choice for answer, _ in store.preferences()} == {EQUAL}
 
 
+def test_clips_that_a_script_tells_apart_by_less_than_its_margin_are_a_tie(
+    kept: str, make_segments: MakeSegments
+) -> None:
+    with closing(Store(kept)) as store:
+        segments = make_segments(6, state=1)
+        segments.states[:, -1, 0] = [0.0, 0.9, 0.0, 1.1, 5.0, 2.0]
+        _ask(store, segments)
+        Scripted(_last, fallibility=Fallibility(), margin=1.0).teach(store)
+        assert [answer.choice for answer, _ in store.preferences()] == [EQUAL, RIGHT, LEFT]
+
+
 def test_a_script_errs_in_one_answer_of_ten_and_the_same_ones_whenever_it_is_asked(
     tmp_path: Path, make_segments: MakeSegments
 ) -> None:

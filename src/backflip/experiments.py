@@ -142,8 +142,8 @@ def with_text(settings: Settings, given: dict[str, Any]) -> Settings:
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
-    People, models and scripts see clips of 1.5 seconds in either preset; the segments of `fast` are else a third of an
-    episode at most. People end the run themselves.
+    People, models and scripts see clips of 1.5 seconds in either preset, scripts in `fast` shorter ones where the task
+    says so; the segments of `fast` are else a third of an episode at most. People end the run themselves.
 
     Args:
         preset: fast or paper; by default fast, where the actions are numbers with bounds, as SAC needs them.
@@ -174,7 +174,7 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     if teacher == JUDGE:
         usual["mode"] = "at_once"
     if teacher in (PEOPLE, SCRIPTED, JUDGE):
-        usual["segment_steps"] = None
+        usual["segment_steps"] = named.segment_steps if preset == "fast" and teacher == SCRIPTED else None
     elif base.segment_steps and told.episode_steps:
         usual["segment_steps"] = min(named.segment_steps or base.segment_steps, max(1, told.episode_steps // 3))
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:

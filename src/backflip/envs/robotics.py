@@ -34,6 +34,8 @@ Reward = Callable[[Any, float], float]
 ALIVE = 1.0
 """What Hopper, Walker and pendulum were paid a step for being alive."""
 ALIVE_DOUBLE_PENDULUM = 10.0
+THROWN = 0.5
+"""Share of the training episodes in which a Hopper that learns backflips begins in the air."""
 
 
 class Paid(gym.Wrapper[Any, Any, Any, Any]):
@@ -68,6 +70,28 @@ class Turning(gym.ObservationWrapper[Any, Any, Any]):
         seen = np.append(observation, np.sin(angle))
         seen[self._angle] = np.cos(angle)
         return seen
+
+
+class Thrown(gym.Wrapper[Any, Any, Any, Any]):
+    """A Hopper that begins every other episode in the air, turning backward, as if in the middle of a backflip.
+
+    Landings are what a backflip is hardest to learn for, and by chance they never happen; here they are tried from the
+    first step on. Peng et al. 2018 (DeepMimic, §6.2) found that no backflip was learned without such beginnings.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset; throw it in one of two episodes."""
+        seen, info = self.env.reset(seed=seed, options=options)
+        robot: Any = self.env.unwrapped
+        rng = robot.np_random
+        if rng.random() < THROWN:
+            place, speed = robot.data.qpos.copy(), robot.data.qvel.copy()
+            place[1], place[2] = rng.uniform(1.3, 2.2), -rng.uniform(0, 2 * np.pi)
+            place[3:] = rng.uniform([-1.5, -1.5, -0.5], [0, 0, 0.5])
+            speed[0], speed[1], speed[2] = rng.uniform(-1, 1), rng.uniform(-2, 3), -rng.uniform(2, 10)
+            robot.set_state(place, speed)
+            seen = robot._get_obs()
+        return seen, info
 
 
 def hopper_reward(env: Any, velocity: float) -> float:
@@ -187,10 +211,13 @@ ROBOTICS = (
         name="hopper-backflip",
         wrap=_turning_hopper,
         question="Which is closer to a backflip? A whole backward turn in the air that lands upright on the foot, and "
-        "does so again, is best; then a turn that is not finished; then a jump with any backward turn. Lying still or "
-        "falling on its head is worst." + _TAIL,
+        "does so again, is best; then a turn that is not finished; then a jump with any backward turn. Falling on its "
+        "head is worst. Where neither turns, they are about the same." + _TAIL,
         has_true_reward=False,
         script=backflip_score,
+        script_margin=1.0,  # docs/log.md
+        segment_steps=38,  # 0.76 s: shorter segments say more of single steps (docs/log.md)
+        labels_spread=(0.5, 0.85),  # landings can only be asked about once there are turns
         behaviour=Behaviour("backflips", backflips),
         # It acts 50 times a second, not 125: chance pushes last longer and reach more, a second is fewer steps to learn
         # from, and γ = 0.99 sees two seconds, a flight and its landing (docs/log.md). Eight seconds, as many as the
@@ -199,6 +226,7 @@ ROBOTICS = (
         # Two clips long: a Hopper that has fallen lies there, and clips of that teach nothing. The authors' code has a
         # short version of 300 steps too.
         training_steps=150,
+        training_wrap=Thrown,
         source="Christiano et al. 2017, §3.2 and A",
     ),
     replace(

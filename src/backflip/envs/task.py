@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -57,6 +58,9 @@ class Task:
     has_true_reward: bool = True
     script: Script | None = None
     """What a scripted teacher makes of a segment, in place of a person; larger is better."""
+    script_margin: float = 0.0
+    """Two segments that it tells apart by less are a tie, as they are to people who find what was asked for in neither.
+    Choices have no scale: without ties, a trifle in which many pairs differ weighs as much in r̂ as what is wanted."""
     behaviour: Behaviour | None = None
     """What evaluations measure beside returns; like a script, it needs a simulator."""
     sees_ends: bool = False
@@ -69,6 +73,8 @@ class Task:
     """Steps of a segment in the preset `fast`, where 50 are less than one stroke or stride."""
     training_steps: int | None = None
     """Steps of an episode while training, where one should be shorter than in evaluation."""
+    training_wrap: Callable[[Env], Env] | None = None
+    """Changes to the environment while training alone, such as other beginnings of episodes; `wrap` goes around it."""
     labels_spread: tuple[float, float] | None = None
     """With few labels: the share of the run after which their rate has fallen to a half, and the share by whose end all
     are asked; for long runs whose behaviour goes through stages, such as standing before walking."""
@@ -78,10 +84,10 @@ class Task:
     """Which extra of ours brings what the environment needs, as in `pip install 'backflip[mujoco]'`."""
 
     def in_training(self) -> "Task":
-        """The same task, with episodes as long as training wants them."""
-        if self.training_steps is None:
-            return self
-        return replace(self, options={**self.options, "max_episode_steps": self.training_steps})
+        """The same task, with episodes as long as training wants them, and beginning as it does."""
+        limit = {} if self.training_steps is None else {"max_episode_steps": self.training_steps}
+        wraps = tuple(wrap for wrap in (self.training_wrap, self.wrap) if wrap is not None)
+        return replace(self, options={**self.options, **limit}, wrap=partial(_wrapped, wraps=wraps) if wraps else None)
 
     def make(self, film: bool = False) -> Env:
         """One environment of this task; with `film`, one whose frames can be asked for by `render()`.
@@ -97,6 +103,12 @@ class Task:
                 env = gym.wrappers.FlattenObservation(env)
         check_spaces(self.name, env)
         return env
+
+
+def _wrapped(env: Env, wraps: tuple[Callable[[Env], Env], ...]) -> Env:
+    for wrap in wraps:
+        env = wrap(env)
+    return env
 
 
 def _made(task: Task, options: dict[str, Any]) -> Env:

@@ -1,6 +1,7 @@
 """A script in the place of a person, for tasks that no reward describes. §3.2"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,16 +19,24 @@ class Scripted:
 
     name = "scripted"
 
-    def __init__(self, judge: Callable[[Array], float], seed: int = 0, fallibility: Fallibility | None = None) -> None:
+    def __init__(
+        self,
+        judge: Callable[[Array], float],
+        seed: int = 0,
+        fallibility: Fallibility | None = None,
+        margin: float = 0.0,
+    ) -> None:
         """Let a script answer.
 
         Args:
             judge: the script, from the states [k *s] of a segment; larger is better.
             fallibility: by default mistakes as people make them (§2.2.3).
+            margin: two segments that differ by less are a tie.
         """
         self.judge = judge
         self.seed = seed
-        self.fallibility = fallibility or FALLIBLE["mistake"]
+        self.fallibility = replace(fallibility or FALLIBLE["mistake"], equal=1.0)
+        self.margin = margin
 
     def teach(self, store: Store) -> int:
         """Answer all open queries."""
@@ -45,5 +54,5 @@ class Scripted:
         for query in queries:
             pair = score[query.left], score[query.right]
             rng = np.random.default_rng([self.seed, query.id])
-            choices.append(choose(pair, pair, self.fallibility, 0.0, rng))
+            choices.append(choose(pair, pair, self.fallibility, self.margin, rng))
         return answer(store, queries, choices, self.name, self.seed)
