@@ -442,6 +442,7 @@ SCRIPTED: dict[str, Any] = {
 def test_a_script_teaches_in_turn_and_twice_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from backflip.envs import clips, find_task, painter
     from backflip.loop import in_turn
+    from backflip.preferences import Choice
 
     def drawn(*_: Any) -> Any:
         raise AssertionError("nobody looks at clips here")
@@ -452,17 +453,21 @@ def test_a_script_teaches_in_turn_and_twice_the_same(tmp_path: Path, monkeypatch
     for run in runs:
         in_turn(run)
     assert content(runs[0]) == content(runs[1])
-    script = find_task("hopper-backflip").script
-    assert script
+    task = find_task("hopper-backflip")
+    assert task.script
     with closing(runs[0].store()) as store:
         given = store.preferences()
         sides = [store.segments([query.left, query.right], states=True) for _, query in given]
         newest = store.recent(8)
-    assert len(given) == 30
+    assert 28 <= len(given) <= 30  # among 48 segments a drawn pair may have been asked before
     assert all(side.states.shape == (2, 50, 12) for side in sides)
-    scores = [[script(states, 125.0) for states in side.states] for side in sides]
-    as_judged = [answer.choice.mu == (left > right) for (answer, _), (left, right) in zip(given, scores, strict=True)]
-    assert 20 <= sum(as_judged) < 30  # one mistake in ten
+    right = 0
+    for (answer, _), side in zip(given, sides, strict=True):
+        left_score, right_score = (task.script(states, 50.0) for states in side.states)
+        tie = abs(left_score - right_score) < task.script_margin
+        assert (answer.choice is Choice.EQUAL) == tie
+        right += tie or answer.choice is (Choice.LEFT if left_score > right_score else Choice.RIGHT)
+    assert 20 <= right < len(given)  # one mistake in ten
     assert np.isnan(newest.true_rewards).all()
 
 
