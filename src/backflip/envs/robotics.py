@@ -76,7 +76,7 @@ class Thrown(gym.Wrapper[Any, Any, Any, Any]):
     """A Hopper that begins every other episode in the air, turning backward, as if in the middle of a backflip.
 
     Landings are what a backflip is hardest to learn for, and by chance they never happen; here they are tried from the
-    first step on. Peng et al. 2018 (DeepMimic, §6.2) found that no backflip was learned without such beginnings.
+    first step on, as with the initial states of Peng et al. 2018 (DeepMimic). What it is worth here: docs/log.md.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
