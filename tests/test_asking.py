@@ -135,6 +135,16 @@ def test_no_pair_is_ever_asked_twice(desk: Desk) -> None:
     assert len(pairs) == len(set(pairs)) == 40
 
 
+def test_pairs_that_were_asked_before_leave_no_gap_in_what_is_asked(desk: Desk) -> None:
+    desk.store.add(desk.make_segments(2 * OPEN))  # 66 pairs, of which 40 will be asked
+    settle(desk)
+    for answered in range(OPEN, 40, OPEN):
+        desk.answer(OPEN)
+        desk.ask.step()
+        assert len(desk.store.open_queries()) == min(OPEN, 40 - answered)
+        settle(desk)
+
+
 def test_the_page_hears_what_every_member_gives_for_every_step_of_the_clips(desk: Desk) -> None:
     from backflip.clip_rewards import ClipRewards
     from backflip.published import Published

@@ -353,6 +353,24 @@ def test_two_segments_make_one_pair(make_segments: MakeSegments, selector: Selec
         assert pairs.tolist() in ([[0, 1]], [[1, 0]])
 
 
+@pytest.mark.parametrize("selector", ["variance", "diverse", "uniform"])
+def test_what_was_asked_before_gives_way_to_the_next_best(make_segments: MakeSegments, selector: Selector) -> None:
+    config, segments = AskConfig(selector=selector), make_segments(12)
+    for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
+        first, _, _ = select_queries(np.random.default_rng(0), ensemble, segments, 4, config)
+        asked = first[:2, ::-1].copy()  # in the other order
+        pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, segments, 4, config, asked=asked)
+        assert len(pairs) == 4
+        assert not {frozenset(p) for p in asked.tolist()} & {frozenset(p) for p in pairs.tolist()}
+
+
+def test_where_every_pair_was_asked_none_is_left(make_segments: MakeSegments) -> None:
+    asked = np.array([[0, 1], [2, 0], [1, 2]], np.int64)
+    for ensemble in (None, _linear([1, 0, 0], [0, 1, 0])):
+        pairs, _, _ = select_queries(np.random.default_rng(0), ensemble, make_segments(3), 5, asked=asked)
+        assert pairs.shape == (0, 2)
+
+
 @pytest.mark.parametrize("selector", ["variance", "diverse"])
 def test_no_pair_is_chosen_twice_however_few_segments_there_are(
     make_segments: MakeSegments, selector: Selector

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from backflip import browsing
+from backflip import browsing, open_queries
 from backflip.clip_rewards import ClipRewards
 from backflip.envs import find_task
 from backflip.envs.clips import draw_segment, save_clip, save_sheet
@@ -98,7 +98,9 @@ class Ask:
         if found is None:
             return 0
         candidates, groups = found
-        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask, groups)
+        with self.store.reading() as c:
+            before = open_queries.asked_among(c, candidates.ids)
+        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask, groups, before)
         asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
         if asked and p_left is not None:
             disagreement = float(np.mean([query.disagreement for query in asked]))

@@ -54,6 +54,15 @@ def ask(
     return made
 
 
+def asked_among(c: sa.Connection, ids: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "q 2"]:
+    """Positions in `ids` of the pairs of these segments that were asked before."""
+    position = {number: i for i, number in enumerate(ids.tolist())}
+    pairs = sa.select(query.c.low, query.c.high)
+    rows = [row for chunk in chunks(sorted(position)) for row in c.execute(pairs.where(query.c.low.in_(chunk)))]
+    found = [(position[low], position[high]) for low, high in rows if high in position]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
 def _by_query(p_left: Predictions | None, queries: int) -> list[tuple[float, ...]]:
     if p_left is None:
         return [()] * queries

@@ -160,21 +160,24 @@ def select_queries(
     count: int,
     config: AskConfig | None = None,
     groups: Int64[np.ndarray, " n"] | None = None,
+    asked: Int64[np.ndarray, "p 2"] | None = None,
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
     """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
-    A segment is used once as long as there are enough, a pair is
-    never chosen twice. Without an ensemble, or with the selector "uniform", the first candidates are taken.
+    A segment is used once as long as there are enough, a pair is never chosen twice, nor one that was asked before.
+    Without an ensemble, or with the selector "uniform", the first candidates are taken.
 
     Args:
         segments: the newest last, if `newest` is not 1.
         groups: only segments of the same group are compared, and no two pairs are of one group as long as there are
             others: a prompt's completions tell less the more of them are asked about.
+        asked: pairs of positions that were asked before, in either order.
 
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.
     """
     config = config or AskConfig()
+    known = set() if asked is None else {frozenset(pair) for pair in asked.tolist()}
     if groups is None:
         if config.newest == 1:
             pairs = random_pairs(rng, len(segments), count * config.oversample)
@@ -185,13 +188,13 @@ def select_queries(
         pairs = pairs_within(rng, groups, count * config.oversample)
         used = np.repeat(groups[pairs[:, :1]], 2, axis=1)
     if ensemble is None or len(pairs) == 0:
-        return pairs[_distinct(pairs, count, used)], None, 0.0
+        return pairs[_distinct(pairs, count, used, known)], None, 0.0
     predicted = pair_probabilities(ensemble, segments, pairs, config.error_rate)
     order = np.argsort(-score(predicted, config.selector), kind="stable")
     if config.selector == "diverse":
         order = order[: SHORTLIST * count]
         order = order[spread_out(pair_features(ensemble, segments, pairs[order]), len(order))]
-    chosen = order[_distinct(pairs[order], count, used[order])]
+    chosen = order[_distinct(pairs[order], count, used[order], known)]
     return pairs[chosen], predicted[:, chosen], float(predicted.var(axis=0).mean())
 
 
@@ -243,9 +246,11 @@ def spread_out(features: Float32[np.ndarray, "q i"], count: int) -> Int64[np.nda
     return np.array(chosen, np.int64)
 
 
-def _distinct(pairs: Int64[np.ndarray, "q 2"], count: int, uses: Int64[np.ndarray, "q 2"]) -> Int64[np.ndarray, " c"]:
-    """Positions of the first `count` pairs, no pair twice, those first that use nothing that a chosen one uses."""
-    seen: set[frozenset[int]] = set()
+def _distinct(
+    pairs: Int64[np.ndarray, "q 2"], count: int, uses: Int64[np.ndarray, "q 2"], known: set[frozenset[int]]
+) -> Int64[np.ndarray, " c"]:
+    """The first `count` pairs, none known and none twice; those first that use nothing that a chosen one uses."""
+    seen = set(known)
     used: set[int] = set()
     fresh: list[int] = []
     others: list[int] = []
