@@ -24,7 +24,7 @@ import multiprocessing
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +63,15 @@ class Job:
     @property
     def settings(self) -> Settings:
         """As a run's settings."""
-        plain = settings_for(
+        return settings_for(
             self.task,
             teacher=SCRIPTED,
             labels=self.labels,
             steps=self.steps,
+            segment_steps=self.segment_steps or None,
             seed=self.seed,
             mode="in_turn",
             evaluate_steps=max(5_000, self.steps // EVALUATIONS),
-        )
-        return replace(
-            plain,
-            segment_steps=self.segment_steps or None,
-            ask=replace(plain.ask, initial_fraction=0.1),
-            fit=replace(plain.fit, l2=1e-2, largest_l2=1e-1),  # segments are short: docs/log.md
         )
 
 

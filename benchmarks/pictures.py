@@ -93,8 +93,8 @@ def key(run: RunDir, showing_id: int) -> str:
             left, right, flipped = c.execute(shown.where(showing.c.id == showing_id)).one()
         pair = store.segments([right, left] if flipped else [left, right], states=True)
     scores = [
-        task.script(states[:length], facts(task).steps_per_second)
-        for states, length in zip(pair.states, pair.lengths, strict=True)
+        task.script(states[:length], seen[:length], facts(task).steps_per_second)
+        for states, seen, length in zip(pair.states, pair.observations, pair.lengths, strict=True)
     ]
     if abs(scores[0] - scores[1]) < task.script_margin:
         return "ArrowUp"

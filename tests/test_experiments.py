@@ -65,6 +65,16 @@ def test_a_script_sees_segments_as_short_as_the_task_says(monkeypatch: pytest.Mo
     assert settings_for("Pendulum-v1", teacher="judge").segment_steps is None
 
 
+@pytest.mark.parametrize("task", ["hopper-backflip", "cheetah-one-leg"])
+def test_a_script_is_asked_late_and_its_reward_is_held_smaller(task: str) -> None:
+    fast = settings_for(task, teacher="scripted")
+    assert fast.ask.initial_fraction == 0.1
+    assert (fast.fit.l2, fast.fit.largest_l2) == (1e-2, 1e-1)
+    assert replace(fast.fit, l2=FAST.fit.l2, largest_l2=FAST.fit.largest_l2) == FAST.fit
+    assert settings_for(task, "paper", teacher="scripted").fit == PAPER.fit
+    assert settings_for(task).fit == FAST.fit
+
+
 def test_people_cannot_be_told_to_answer_in_turn() -> None:
     with pytest.raises(ValueError, match="people cannot answer in turn"):
         settings_for("Pendulum-v1", mode="in_turn")

@@ -463,7 +463,9 @@ def test_a_script_teaches_in_turn_and_twice_the_same(tmp_path: Path, monkeypatch
     assert all(side.states.shape == (2, 50, 12) for side in sides)
     right = 0
     for (answer, _), side in zip(given, sides, strict=True):
-        left_score, right_score = (task.script(states, 50.0) for states in side.states)
+        left_score, right_score = (
+            task.script(states, seen, 50.0) for states, seen in zip(side.states, side.observations, strict=True)
+        )
         tie = abs(left_score - right_score) < task.script_margin
         assert (answer.choice is Choice.EQUAL) == tie
         right += tie or answer.choice is (Choice.LEFT if left_score > right_score else Choice.RIGHT)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from backflip.envs import TASKS, Collector, UnknownTask, default_segment_steps, find_task
-from backflip.envs.robotics import ROBOTICS
+from backflip.envs.robotics import ROBOTICS, Turning
+from backflip.envs.scripts import FARTHEST, Flip
 from backflip.envs.task import gymnasium_task
 
 PAPER = ["reacher", "hopper", "walker", "swimmer", "cheetah", "ant", "double-pendulum", "pendulum"]
@@ -156,17 +157,39 @@ def test_all_ids_are_registered() -> None:
 def test_the_backflipping_hopper_sees_its_pitch_as_cosine_and_sine() -> None:
     plain, turning = find_task("hopper").make(), find_task("hopper-backflip").make()
     before, after = plain.reset(seed=3)[0], turning.reset(seed=3)[0]
-    assert turning.observation_space.shape == after.shape == (12,)
-    np.testing.assert_allclose(after[[1, -1]], [np.cos(before[1]), np.sin(before[1])])
-    np.testing.assert_allclose(np.delete(after, [1, 11]), np.delete(before, 1))
+    assert turning.observation_space.shape == after.shape == (16,)
+    np.testing.assert_allclose(after[[1, 11]], [np.cos(before[1]), np.sin(before[1])])
+    np.testing.assert_allclose(np.delete(after[:12], [1, 11]), np.delete(before, 1))
     bare: Any = turning.unwrapped
     looking: Any = turning
+    while not isinstance(looking, Turning):
+        looking = looking.env
     for turns in (0, 1, -3):
         bare.data.qpos[2] = 0.5 + 2 * np.pi * turns
         looked = looking.observation(bare._get_obs())
         np.testing.assert_allclose(looked[[1, -1]], [np.cos(0.5), np.sin(0.5)], atol=1e-9)
     plain.close()
     turning.close()
+
+
+def test_the_backflipping_hopper_sees_how_far_its_flip_has_come() -> None:
+    env = find_task("hopper-backflip").in_training().make()
+    robot: Any = env.unwrapped
+    rng = np.random.default_rng(0)
+    farthest = []
+    for seed in range(6):
+        flip = Flip(50.0)
+        seen, _ = env.reset(seed=seed)
+        np.testing.assert_array_equal(seen[12:], flip.see(robot.data.qpos))
+        for _ in range(60):
+            seen, *_ = env.step(rng.uniform(-1, 1, 3))
+            np.testing.assert_array_equal(seen[12:], flip.see(robot.data.qpos))
+            assert -1 <= seen[12] <= 1.5
+            assert (seen[13:] >= 0).all()
+            assert (seen[13:] <= 1).all()
+        farthest.append(seen[FARTHEST])
+    assert max(farthest) > 0.3, "some were thrown"
+    env.close()
 
 
 def test_the_backflipping_hopper_begins_every_other_training_episode_in_the_air_turning_backward() -> None:
@@ -176,7 +199,7 @@ def test_the_backflipping_hopper_begins_every_other_training_episode_in_the_air_
     for seed in range(40):
         seen = [env.reset(seed=seed)[0] for env in (evaluated, trained)]
         for robot, what in zip(robots, seen, strict=True):
-            np.testing.assert_allclose(what[[1, -1]], [np.cos(robot.data.qpos[2]), np.sin(robot.data.qpos[2])])
+            np.testing.assert_allclose(what[[1, 11]], [np.cos(robot.data.qpos[2]), np.sin(robot.data.qpos[2])])
             np.testing.assert_allclose(what[0], robot.data.qpos[1])
         assert robots[0].data.qvel[2] > -0.01
         thrown.append(robots[1].data.qvel[2] <= -2)

@@ -284,8 +284,9 @@ def test_padding_is_not_judged(make_segments: MakeSegments) -> None:
 # ---- a script
 
 
-def _last(states: Array) -> float:
+def _last(states: Array, seen: Array) -> float:
     """A script that judges by the first number of the last state."""
+    del seen
     return float(states[-1, 0])
 
 
@@ -307,10 +308,10 @@ def test_a_script_answers_all_open_queries_by_the_states(kept: str, make_segment
 
 
 def test_a_script_judges_each_segment_once_and_without_its_padding(kept: str, make_segments: MakeSegments) -> None:
-    seen: list[Array] = []
+    judged: list[tuple[Array, Array]] = []
 
-    def judge(states: Array) -> float:
-        seen.append(states)
+    def judge(states: Array, seen: Array) -> float:
+        judged.append((states, seen))
         return 0.0
 
     with closing(Store(kept)) as store:
@@ -318,14 +319,16 @@ def test_a_script_judges_each_segment_once_and_without_its_padding(kept: str, ma
         one, two, three = store.add(segments).tolist()
         store.ask(np.array([[one, two], [two, three], [three, one]]))
         assert Scripted(judge).teach(store) == 3
-    for judged, states, length in zip(seen, segments.states, segments.lengths, strict=True):
-        np.testing.assert_array_equal(judged, states[:length])
+    for i, (states, seen) in enumerate(judged):
+        np.testing.assert_array_equal(states, segments.states[i, : segments.lengths[i]])
+        np.testing.assert_array_equal(seen, segments.observations[i, : segments.lengths[i]])
+    assert len(judged) == 3
 
 
 def test_two_clips_that_a_script_finds_equal_are_a_tie(kept: str, make_segments: MakeSegments) -> None:
     with closing(Store(kept)) as store:
         _ask(store, make_segments(6, state=1))
-        Scripted(lambda states: 1.0).teach(store)
+        Scripted(lambda states, seen: 1.0).teach(store)
         assert {answer.choice for answer, _ in store.preferences()} == {EQUAL}
 
 

@@ -213,7 +213,7 @@ def make_teacher(run: RunDir, settings: Settings) -> Teacher:
     if settings.teacher == SCRIPTED:
         script, rate = task.script, facts(task).steps_per_second
         assert script is not None  # api.start saw to it
-        return Scripted(lambda states: script(states, rate), settings.seed, margin=task.script_margin)
+        return Scripted(lambda states, seen: script(states, seen, rate), settings.seed, margin=task.script_margin)
     return Oracle(FALLIBLE[settings.teacher], settings.seed, settings.teacher)
 
 

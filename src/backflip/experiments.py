@@ -177,7 +177,12 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         usual["segment_steps"] = named.segment_steps if preset == "fast" and teacher == SCRIPTED else None
     elif base.segment_steps and told.episode_steps:
         usual["segment_steps"] = min(named.segment_steps or base.segment_steps, max(1, told.episode_steps // 3))
+    ask = base.ask
+    if preset == "fast" and teacher == SCRIPTED:  # a novel behaviour is not among the first clips (docs/log.md)
+        ask = replace(ask, initial_fraction=0.1)
+        usual["fit"] = replace(base.fit, l2=1e-2, largest_l2=1e-1)
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:
         half, last = named.labels_spread
-        usual["ask"] = replace(base.ask, half_life=half * given.get("steps", base.steps), until=last)
+        ask = replace(ask, half_life=half * given.get("steps", base.steps), until=last)
+    usual["ask"] = ask
     return replace(base, **{"task": task, **usual, **given})

@@ -1,9 +1,9 @@
 """Scripts that judge the two novel behaviours, from the simulator's states, as a person judges a clip of them. §3.2
 
 A script stands in for a person where no reward says what is wanted, so that the whole method can be run and measured
-without one. It reads (qpos, qvel) of some steps of one environment, as `collect.simulator_state` records them, and
-gives a number: of two clips, the one with the larger is the better. Nobody but a teacher may read it, as with a true
-reward. A behaviour is measured in whole episodes, and by a stricter rule than the script's.
+without one. It reads (qpos, qvel) of some steps of one environment, as `collect.simulator_state` records them, and what
+the robot saw in them, and gives a number: of two clips, the one with the larger is the better. Nobody but a teacher may
+read it, as with a true reward. A behaviour is measured in whole episodes, and by a stricter rule than the script's.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ TURN = 2 * np.pi
 OFF_FLOOR = 0.02
 """Metres; what is nearer to the floor touches it. A person sees no smaller gap."""
 
-AIRBORNE = 0.4
-"""Height of the Hopper's centre of mass in a jump, in metres: 0.6 where it stands, below 0.3 where it rolls about."""
 UPRIGHT = 0.4
 """Radians from upright at most."""
 STANDING = 0.7
 """Height of the Hopper's torso in metres; Gymnasium calls one above it healthy. It stands at 1.25."""
 HOLD_SECONDS = 0.2
 """How long a landing has to be upright."""
+FARTHEST = -3
+"""Where the Hopper sees this of its `Flip`."""
 CROUCHED, TALL = 0.4, 1.1
 """Height of the Hopper's torso in metres at which it hardly stands, and from which on it stands as tall as it can."""
 
@@ -38,37 +38,89 @@ FAST = 1.0
 """Metres a second that count as going forward."""
 
 
-def backflip_score(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:
-    """How close a clip of the Hopper is to a backflip: T - 2·C + ½·F, a sum over its steps.
+def backflip_score(states: Float[np.ndarray, "k s"], seen: Float[np.ndarray, "k o"], steps_per_second: float) -> float:
+    """How close a clip of the Hopper is to a backflip: T - C + ¼·F, a sum over its steps.
 
-    With β the backward turn in radians, unwrapped (Gymnasium's Hopper turns about +y, which takes its head towards +x,
-    forward, so β = -qpos[2]), and the robot *in the air* while all of it is more than 2 cm above the floor and its
-    centre of mass above 0.4 m:
-
-    - T is the turn in the air, Σ Δβ; forward turns count against it.
+    - T are the radians that it turned backward in the air farther than before since it last landed, up to a whole turn:
+      what it remembers of its flip, and sees (`Flip.farthest`). To be paid for the next one it has to land this one.
     - C are the seconds in which it has *crashed*: its torso touches the floor, or anything of it while its torso is
       upside down.
     - F are the seconds on its foot: it touches the floor and has not crashed, each step worth max(cos β, 0)² and the
-      height of its torso, from 0 at 0.4 m to 1 at 1.1 m.
+      height of its torso, from 0 at 0.4 m to 1 at 1.1 m, with β the backward turn.
 
-    So a backflip is worth 2π and its repetition as much again, a turn that is not finished less, standing ½ a second,
-    lying on its back -2 a second. That each step counts for itself is what r̂ can learn from few labels: what a whole
-    clip has to show, such as a landing, it would have to guess from single steps (docs/log.md). What does not pay:
+    So a backflip is worth 2π and its repetition as much again, a turn that is not finished less, standing ¼ a second,
+    lying on its back -1 a second: falls cost little, or it would not dare to turn. That each step counts for itself, by
+    what is seen in it, is what r̂ can learn from few labels: what only a whole clip shows it would have to guess from
+    single steps (docs/log.md). What does not pay:
 
-    - Rolling, spinning or bouncing along the floor: nothing there is in the air.
-    - A turn that comes down on the back or the head, and stays there.
+    - Tumbling on and on: after a whole turn there is nothing to gain before it has landed.
+    - Rolling over the floor, or a turn helped on by head or hand: what is turned there is lost.
+    - Leaning back again and again: only what is turned farther than before counts.
     - Standing, where it can turn.
-
-    Leaning back in each hop and forward on the foot pays as much as it leans: a tenth of what flips do.
     """
     body = _hopper(states)
-    turned = np.diff(body.backward)
-    in_air = np.where(body.airborne[1:] & body.airborne[:-1], turned, 0.0).sum()
+    turned = np.maximum(np.diff(seen[:, FARTHEST].astype(np.float64)), 0).sum()
     crashed = _crashed(body)
     on_foot = (body.clearance < OFF_FLOOR) & ~crashed
     tall = np.clip((body.height - CROUCHED) / (TALL - CROUCHED), 0, 1)
     upright = np.where(on_foot, np.maximum(np.cos(body.backward), 0) ** 2 * tall, 0)
-    return float(in_air - (2 * crashed.sum() - 0.5 * upright.sum()) / steps_per_second)
+    return float(TURN * turned - (crashed.sum() - 0.25 * upright.sum()) / steps_per_second)
+
+
+@dataclass
+class Flip:
+    """How far a Hopper has come with its backflip, step by step: what no single moment shows.
+
+    It has *landed* after n whole turns when it has stood so for 0.2 s on end: |β - 2πn| < 0.4, its torso above 0.7 m,
+    and the floor touched at least once. β is the backward turn in radians, unwrapped: Gymnasium's Hopper turns about
+    +y, which takes its head towards +x, forward, so β = -qpos[2].
+    """
+
+    steps_per_second: float
+    stands: bool = False
+    """Whether it has stood for long enough, after a turn or a crash, to begin anew with the next step."""
+    nearest: int = 0
+    """Whole turns that it is nearest to."""
+    landed: int = 0
+    """Whole turns when it last stood so; an episode begins as if it just had, upright."""
+    lost: float = 0.0
+    """Turns since then on the floor: to roll over it, or to lean back on the foot, is no flip."""
+    turned: float = 0.0
+    """Turns since then in the air, less those forward anywhere."""
+    farthest: float = 0.0
+    """The most of them so far, up to 1."""
+    crashed: bool = False
+    """Whether it has crashed since it last stood."""
+    upright: int = 0
+    """Steps that it has been upright, on end."""
+    touched: bool = False
+    """Whether it touched the floor in these."""
+
+    def see(self, position: Float[np.ndarray, " s"]) -> tuple[float, float, float, float]:
+        """Go on by a step, from the simulator's qpos; what there is to see of it.
+
+        Returns:
+            `turned`, from -1 to 1.5; `farthest`; how long it has been upright, as a share of what a landing takes; and
+            whether it has crashed.
+        """
+        body = _hopper(position[None])
+        if self.stands:
+            self.landed, self.lost, self.farthest, self.crashed = self.nearest, 0.0, 0.0, False
+        turns = float(body.backward[0]) / TURN
+        self.nearest = round(turns)
+        touches = bool(body.clearance[0] < OFF_FLOOR)
+        if abs(turns - self.nearest) * TURN < UPRIGHT and body.height[0] > STANDING:
+            self.upright, self.touched = self.upright + 1, self.touched or touches
+        else:
+            self.upright, self.touched = 0, False
+        stood = min(self.upright / (HOLD_SECONDS * self.steps_per_second), 1.0)
+        self.crashed = self.crashed or bool(_crashed(body)[0])
+        self.stands = stood == 1 and self.touched and (self.crashed or self.nearest != self.landed)
+        if touches:
+            self.lost = max(self.lost, turns - self.landed - self.turned)
+        self.turned = turns - self.landed - self.lost
+        self.farthest = min(max(self.farthest, self.turned), 1.0)
+        return min(max(self.turned, -1.0), 1.5), self.farthest, stood, float(self.crashed)
 
 
 def backflips(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:
@@ -81,7 +133,7 @@ def backflips(states: Float[np.ndarray, "k s"], steps_per_second: float) -> floa
     return float(_landed(_hopper(states), HOLD_SECONDS * steps_per_second))
 
 
-def one_leg_score(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:
+def one_leg_score(states: Float[np.ndarray, "k s"], seen: Float[np.ndarray, "k o"], steps_per_second: float) -> float:
     """How well a clip of the Cheetah goes forward on one leg, always the same: the larger of the two legs' scores.
 
     A leg (shin and foot) is *kept up* in a step if 0.2 s before and after it neither it nor the body (torso, head,
@@ -95,6 +147,7 @@ def one_leg_score(states: Float[np.ndarray, "k s"], steps_per_second: float) -> 
     at most 0.2. Nor is a series of leaps from both legs: half a second in the air of 0.6 gives s = 1/6, which is
     squared. Lying on the back with the legs up, sitting and pushing with the head have the body on the floor.
     """
+    del seen
     gait = _cheetah(states, steps_per_second)
     seconds = max(len(states) - 1, 1) / steps_per_second
     forward = np.diff(states[:, 0].astype(np.float64), append=states[-1, 0])
@@ -123,11 +176,10 @@ class _Hopper:
     """Of the robot's lowest point."""
     torso_clearance: Float64[np.ndarray, " k"]
     """Of the torso's lowest point."""
-    airborne: Bool[np.ndarray, " k"]
 
 
 def _hopper(states: Float[np.ndarray, "k s"]) -> _Hopper:
-    lowest, mass_height = _heights(HOPPER, states)
+    lowest = _heights(HOPPER, states)
     clearance = lowest.min(1)
     forward = float(_model(HOPPER).joint("rooty").axis[1])  # 1, or -1 in a model that turns the other way
     return _Hopper(
@@ -135,7 +187,6 @@ def _hopper(states: Float[np.ndarray, "k s"]) -> _Hopper:
         height=states[:, 1].astype(np.float64),
         clearance=clearance,
         torso_clearance=lowest[:, 0],
-        airborne=(clearance >= OFF_FLOOR) & (mass_height > AIRBORNE),
     )
 
 
@@ -174,7 +225,7 @@ class _Cheetah:
 
 
 def _cheetah(states: Float[np.ndarray, "k s"], steps_per_second: float) -> _Cheetah:
-    lowest, _ = _heights(CHEETAH, states)
+    lowest = _heights(CHEETAH, states)
     torso, head, back_thigh, back_shin, back_foot, front_thigh, front_shin, front_foot = (lowest < OFF_FLOOR).T
     body = torso | head | back_thigh | front_thigh
     touches = np.stack([body | back_shin | back_foot, body | front_shin | front_foot], 1)
@@ -190,23 +241,19 @@ def _runs(true: Bool[np.ndarray, " k"]) -> list[tuple[int, int]]:
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
-def _heights(
-    environment: str, states: Float[np.ndarray, "k s"]
-) -> tuple[Float64[np.ndarray, "k g"], Float64[np.ndarray, " k"]]:
-    """Height of the lowest point of each capsule, in the model's order, and of the centre of mass."""
+def _heights(environment: str, states: Float[np.ndarray, "k s"]) -> Float64[np.ndarray, "k g"]:
+    """Height of the lowest point of each capsule, in the model's order."""
     import mujoco
 
-    model = _model(environment)
-    data = mujoco.MjData(model)
-    middle, along, masses = (np.empty((len(states), n)) for n in (model.ngeom, model.ngeom, model.nbody))
+    model, data = _model(environment), _data(environment)
+    middle, along = (np.empty((len(states), model.ngeom)) for _ in range(2))
     for t, state in enumerate(states):
         data.qpos[:] = state[: model.nq]
         mujoco.mj_kinematics(model, data)
-        middle[t], along[t], masses[t] = data.geom_xpos[:, 2], data.geom_xmat[:, 8], data.xipos[:, 2]
+        middle[t], along[t] = data.geom_xpos[:, 2], data.geom_xmat[:, 8]
     radius, half = model.geom_size[:, 0], model.geom_size[:, 1]
-    lowest = middle - np.abs(along) * half - radius
-    capsules = model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE
-    return lowest[:, capsules], masses @ model.body_mass / model.body_mass.sum()
+    lowest: Float64[np.ndarray, "k a"] = middle - np.abs(along) * half - radius
+    return lowest[:, model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE]
 
 
 @cache
@@ -216,3 +263,11 @@ def _model(environment: str) -> Any:
     model = env.unwrapped.model  # type: ignore[attr-defined]  # Gymnasium's robots have it
     env.close()
     return model
+
+
+@cache
+def _data(environment: str) -> Any:
+    """Where a robot's heights are computed: it takes twenty times as long to make as to compute them."""
+    import mujoco
+
+    return mujoco.MjData(_model(environment))

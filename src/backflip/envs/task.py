@@ -17,8 +17,11 @@ from jaxtyping import Float
 from backflip.errors import Mendable
 
 Env = gym.Env[Any, Any]
-Script = Callable[[Float[np.ndarray, "k s"], float], float]
-"""From the simulator's states in some steps of one environment, and the steps in a second, to a number."""
+Script = Callable[[Float[np.ndarray, "k s"], Float[np.ndarray, "k o"], float], float]
+"""From the simulator's states and what was seen in some steps of one environment, and the steps in a second, to a
+number."""
+Measure = Callable[[Float[np.ndarray, "k s"], float], float]
+"""From the simulator's states in the steps of an episode, and the steps in a second, to a number."""
 
 SEGMENT_SECONDS = 1.5
 """Length of a clip in the robotics tasks (A.1)."""
@@ -39,7 +42,7 @@ class Behaviour:
     """What tells, of a whole episode, how well a task without a true reward was learned."""
 
     name: str
-    measure: Script
+    measure: Measure
 
 
 @dataclass(frozen=True)

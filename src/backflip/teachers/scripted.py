@@ -12,7 +12,7 @@ from backflip.teachers.oracle import FALLIBLE, Fallibility, answer, choose
 
 
 class Scripted:
-    """Answers every open query at once, by a script that judges the simulator's states; one answer in ten is wrong.
+    """Answers every open query at once, by a script that judges what happened; one answer in ten is wrong.
 
     As an oracle's, each answer is drawn from a generator keyed by the query.
     """
@@ -21,7 +21,7 @@ class Scripted:
 
     def __init__(
         self,
-        judge: Callable[[Array], float],
+        judge: Callable[[Array, Array], float],
         seed: int = 0,
         fallibility: Fallibility | None = None,
         margin: float = 0.0,
@@ -29,7 +29,7 @@ class Scripted:
         """Let a script answer.
 
         Args:
-            judge: the script, from the states [k *s] of a segment; larger is better.
+            judge: the script, from the simulator's states [k s] and what was seen [k *o]; larger is better.
             fallibility: by default mistakes as people make them (§2.2.3).
             margin: two segments that differ by less are a tie.
         """
@@ -47,8 +47,10 @@ class Scripted:
         if segments.states.size == 0:
             raise ValueError("a script judges the simulator's states, and these segments were recorded without them")
         score = {
-            int(number): float(self.judge(states[:length]))
-            for number, states, length in zip(segments.ids, segments.states, segments.lengths, strict=True)
+            int(number): float(self.judge(states[:length], seen[:length]))
+            for number, states, seen, length in zip(
+                segments.ids, segments.states, segments.observations, segments.lengths, strict=True
+            )
         }
         choices: list[Choice] = []
         for query in queries:
