@@ -42,6 +42,8 @@ from labels import end_with_parent
 BARS = {"hopper-backflip": 1.0, "cheetah-one-leg": 0.8}
 """Mean behaviour of an episode from which on a task counts as learned (docs/results.md)."""
 EVALUATIONS = 20
+LAST = 5
+"""Evaluations whose mean says how steady what was learned is, as in labels.py."""
 
 
 @dataclass(frozen=True)
@@ -135,22 +137,35 @@ def append(out: Path, row: dict[str, Any]) -> None:
         writer.writerow(row)
 
 
-def figures(rows: dict[Job, dict[str, str]], wanted: list[Job]) -> dict[str, Any]:
-    """For each task and budget among those wanted: the share of seeds that reach the bar, and what each came to."""
-    groups: dict[str, list[dict[str, str]]] = {}
-    for job in wanted:
-        groups.setdefault(f"{job.task}/{job.labels}/{job.steps}/{job.segment_steps}", []).append(rows[job])
-    return {
-        name: {
-            "share_of_seeds": round(float(np.mean([float(r["behaviour"]) >= BARS[r["task"]] for r in group])), 3),
-            "behaviour": [float(r["behaviour"]) for r in group],
-            "labels": int(group[0]["labels"]),
-            "steps": int(group[0]["steps"]),
-            "seeds": [int(r["seed"]) for r in group],
-            "cpu_seconds": round(float(np.mean([float(r["cpu_seconds"]) for r in group]))),
+def last_evaluations(out: Path, job: Job) -> float:
+    """Mean behaviour in a run's last evaluations while training."""
+    with (out / "curves" / f"{job.name}.csv").open() as lines:
+        return float(np.mean([float(row["behaviour"]) for row in csv.DictReader(lines)][-LAST:]))
+
+
+def figures(out: Path, wanted: list[Job]) -> dict[str, Any]:
+    """For each task and budget among those wanted: the shares of seeds that reach the bar, and what each came to.
+
+    Both by the final policy, and by the mean of the last evaluations while training.
+    """
+    rows, groups = done(out), {job: f"{job.task}/{job.labels}/{job.steps}/{job.segment_steps}" for job in wanted}
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(groups.values()):
+        jobs = [job for job in wanted if groups[job] == name]
+        final = [float(rows[job]["behaviour"]) for job in jobs]
+        last = [round(last_evaluations(out, job), 3) for job in jobs]
+        bar = BARS[jobs[0].task]
+        found[name] = {
+            "share_of_seeds": round(float(np.mean(np.array(final) >= bar)), 3),
+            "share_of_seeds_by_last_evaluations": round(float(np.mean(np.array(last) >= bar)), 3),
+            "behaviour": final,
+            "last_evaluations": last,
+            "labels": jobs[0].labels,
+            "steps": jobs[0].steps,
+            "seeds": [job.seed for job in jobs],
+            "cpu_seconds": round(float(np.mean([float(rows[job]["cpu_seconds"]) for job in jobs]))),
         }
-        for name, group in groups.items()
-    }
+    return found
 
 
 def main() -> None:
@@ -181,7 +196,7 @@ def main() -> None:
             row = future.result()
             append(out, row)
             print(f"{number + 1}/{len(missing)}", waiting[future].name, row["episodes"], row["cpu_seconds"], flush=True)
-    table = figures(done(out), jobs)
+    table = figures(out, jobs)
     for name, entry in table.items():
         print(f"{name:45} {entry}")
     print(json.dumps(table))
