@@ -249,7 +249,7 @@ def spread_out(features: Float32[np.ndarray, "q i"], count: int) -> Int64[np.nda
 def _distinct(
     pairs: Int64[np.ndarray, "q 2"], count: int, uses: Int64[np.ndarray, "q 2"], known: set[frozenset[int]]
 ) -> Int64[np.ndarray, " c"]:
-    """The first `count` pairs, none known and none twice; those first that use nothing that a chosen one uses."""
+    """Positions of the first `count` pairs, none known, none twice; first those that use nothing a chosen one uses."""
     seen = set(known)
     used: set[int] = set()
     fresh: list[int] = []
