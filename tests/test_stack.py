@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backflip.policies import stack as stacks
+from backflip import products
 from backflip.policies.stack import Stack, gains_from_bfloat16
 
 WIDTH, ROWS = 16, 9
@@ -192,5 +192,5 @@ def test_bfloat16_is_taken_only_where_it_is_clearly_quicker(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions == "avx512")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: instructions == "amx")
     monkeypatch.setattr(torch, "bmm", product)
-    monkeypatch.setattr(stacks, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(products, "perf_counter", lambda: clock[0])
     assert gains_from_bfloat16.__wrapped__() == gains

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
+from backflip.products import linear
+
 Product = Callable[[Tensor], Tensor]
 Remember = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes a layer's number and its new keys and values, gives all that may be attended to."""
@@ -56,7 +58,7 @@ class Llama:
     def __init__(self, model: Any) -> None:
         whole = _without_adapters(model)
         inner, config = whole.model, whole.config
-        self.head, self.embed, self.norm = whole.lm_head, inner.embed_tokens, inner.norm
+        self.head, self.embed, self.norm = _product([whole.lm_head]), inner.embed_tokens, inner.norm
         self.eps = float(config.rms_norm_eps)
         self.heads, self.key_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
         self.size = int(inner.layers[0].self_attn.head_dim)
@@ -65,10 +67,10 @@ class Llama:
             Layer(
                 _product([part.self_attn.q_proj, part.self_attn.k_proj], part.input_layernorm, self.size),
                 _product([part.self_attn.v_proj], part.input_layernorm),
-                part.self_attn.o_proj,
+                _product([part.self_attn.o_proj]),
                 _product([part.mlp.gate_proj], part.post_attention_layernorm),
                 _product([part.mlp.up_proj], part.post_attention_layernorm),
-                part.mlp.down_proj,
+                _product([part.mlp.down_proj]),
             )
             for part in inner.layers
         ]
@@ -193,20 +195,24 @@ def passed(
     return torch.cat([before, states], 1), embedded, llama.head
 
 
-def _product(modules: list[Any], norm: Any, interleaved: int = 0) -> Product:
-    """What several modules make of one input that is multiplied by a norm's weights before.
+def _product(modules: list[Any], norm: Any = None, interleaved: int = 0) -> Product:
+    """What one or several modules make of one input.
 
     Args:
+        norm: the input is multiplied by its weights before.
         interleaved: of so many numbers each, the first half comes between the second, as real and imaginary parts lie.
     """
     if all(type(module) is torch.nn.Linear and module.bias is None for module in modules):
-        weight = torch.cat([module.weight for module in modules]) * norm.weight
+        weight = modules[0].weight if len(modules) == 1 else torch.cat([module.weight for module in modules])
+        if norm is not None:
+            weight = weight * norm.weight
         if interleaved:
             weight = weight.view(-1, 2, interleaved // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
-        return functools.partial(torch.nn.functional.linear, weight=weight)
+        return functools.partial(linear, weight=weight)
 
     def product(x: Tensor) -> Tensor:
-        y = torch.cat([module(x * norm.weight) for module in modules], -1)
+        x = x if norm is None else x * norm.weight
+        y = torch.cat([module(x) for module in modules], -1)
         if not interleaved:
             return y
         return y.view(*y.shape[:-1], -1, 2, interleaved // 2).transpose(-1, -2).flatten(-3)

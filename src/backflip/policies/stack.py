@@ -4,8 +4,7 @@ PyTorch's own gradient of the same functions takes twice as long on a CPU: more 
 and gradients in layouts that are slow to read. A test compares the two.
 """
 
-from functools import cache
-from time import perf_counter
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +12,8 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from backflip.products import CLEARLY, quickest
 from backflip.segments import Array
-
-CLEARLY = 1.2
-"""Times as quick as float32 that bfloat16 has to be: with noise in the clock, one machine gives one answer."""
 
 
 @cache
@@ -28,16 +25,11 @@ def gains_from_bfloat16() -> bool:
     """
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return False
-    quickest: dict[torch.dtype, float] = {}
+    taken = {}
     for precision in (torch.float32, torch.bfloat16):
         factors = torch.ones(2, 128, 256, dtype=precision), torch.ones(2, 256, 256, dtype=precision)
-        times = []
-        for _ in range(20):
-            start = perf_counter()
-            torch.bmm(*factors)
-            times.append(perf_counter() - start)
-        quickest[precision] = min(times)
-    return quickest[torch.float32] > CLEARLY * quickest[torch.bfloat16]
+        taken[precision] = quickest(partial(torch.bmm, *factors))
+    return taken[torch.float32] > CLEARLY * taken[torch.bfloat16]
 
 
 class Forward(NamedTuple):
