@@ -1,6 +1,8 @@
 """Completions from a server that speaks as vLLM does; here one that a test starts, with a miniature behind it."""
 
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ class Server:
         self.ignores_weights = False
         self.twists: Callable[[Reply], Reply] = lambda reply: reply
         self.heat = 1.0
+        self.drops = 0
+        """So many requests for completions still get no answer, their connection is cut."""
         self.lock = threading.Lock()
 
     def answer(self, path: str, content: Any) -> Any:
@@ -44,6 +48,11 @@ class Server:
             if not self.ignores_weights:
                 self.exchange(path, content)
             return None
+
+    def drops_one(self) -> bool:
+        with self.lock:
+            self.drops -= 1
+            return self.drops >= 0
 
     def exchange(self, path: str, content: Any) -> None:
         import copy
@@ -87,6 +96,11 @@ def listening(server: Server) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.path == "/v1/completions" and server.drops_one():
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+                return
             answer = server.answer(self.path, json.loads(body) if body else None)
             content = b"Success" if answer is None else json.dumps(answer).encode()
             self.send_response(200)
@@ -97,7 +111,10 @@ def listening(server: Server) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Listening(ThreadingHTTPServer):
+        request_queue_size = 128  # as many as may ask at once, or the system cuts connections
+
+    http = Listening(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -236,6 +253,23 @@ def test_ppo_learns_from_a_server_and_finds_out_one_that_samples_otherwise(
         server.heat = 0.7
         with pytest.raises(SamplingError, match="other probabilities"):
             learned(found, 1)
+
+
+def test_a_connection_that_breaks_off_changes_nothing(
+    model: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip.lm import vllm
+
+    monkeypatch.setattr(vllm, "DROPPED_SECONDS", 0.01)
+    with listening(server) as url:
+        found = tuner(model, url, tmp_path)
+        undisturbed = found.sample(PROMPTS, 3, [1])
+        server.drops = 2
+        assert found.sample(PROMPTS, 3, [1]).texts == undisturbed.texts
+        server.drops = 99
+        with pytest.raises(vllm.SamplerError, match="does not answer"):
+            found.sample(PROMPTS, 3, [1])
+    assert server.drops == 99 - len(PROMPTS) * (vllm.DROPPED + 1)
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ import shutil
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ WAIT_SECONDS = 10.0
 """For the list of a server's models, before a run begins."""
 AT_ONCE = 32
 """Requests under way together; the server makes batches of them."""
+DROPPED = 3
+"""Times that completions are asked for again where the connection breaks off: their seed makes them the same."""
+DROPPED_SECONDS = 0.5
+"""Pause before it, and once more as long before each further time."""
 LONGEST_WHY = 300
 """Characters of the server's own words in a message."""
 
@@ -88,7 +93,8 @@ class VLLM:
         """Tokens and their log-probabilities of some completions of a prompt."""
         reply = self._post(
             "/v1/completions",
-            {
+            again=DROPPED,
+            content={
                 "model": self.name,
                 "prompt": prompt,
                 "n": each,
@@ -173,17 +179,18 @@ class VLLM:
         except (LookupError, TypeError) as error:
             raise SamplerError(f"{self.url} lists no model; start it with: vllm serve MODEL") from error
 
-    def _post(self, path: str, content: Any) -> Any:
-        return self._asked(path, None if content is None else json.dumps(content).encode(), "POST")
+    def _post(self, path: str, content: Any, again: int = 0) -> Any:
+        return self._asked(path, None if content is None else json.dumps(content).encode(), "POST", again=again)
 
-    def _asked(self, path: str, body: bytes | None, method: str, seconds: float = REQUEST_SECONDS) -> Any:
+    def _asked(
+        self, path: str, body: bytes | None, method: str, seconds: float = REQUEST_SECONDS, again: int = 0
+    ) -> Any:
         headers = {"Content-Type": "application/json", "User-Agent": "backflip"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 (see TuneConfig)
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
-                content = reply.read()
+            content = _undropped(lambda: _read(request, seconds), again)
         except urllib.error.HTTPError as error:
             with error:
                 said = in_one_line(error.read(LONGEST_WHY).decode("utf-8", "replace"), LONGEST_WHY)
@@ -195,6 +202,25 @@ class VLLM:
             return json.loads(content)
         except ValueError:
             return {}  # vLLM says "Success: ..." in plain words to some requests
+
+
+def _read(request: urllib.request.Request, seconds: float) -> bytes:
+    with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
+        content: bytes = reply.read()
+    return content
+
+
+def _undropped(ask: Callable[[], bytes], again: int) -> bytes:
+    """What is answered, asked for again where the connection breaks off; one that is refused is no such."""
+    for time in range(1, again + 1):
+        try:
+            return ask()
+        except (OSError, IncompleteRead) as error:
+            why = getattr(error, "reason", error)
+            if not isinstance(why, ConnectionResetError | BrokenPipeError | ConnectionAbortedError | IncompleteRead):
+                raise
+            sleep(time * DROPPED_SECONDS)
+    return ask()
 
 
 def _hint(path: str) -> str:
