@@ -120,6 +120,7 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     ),  # as the tasks of the control suite have it
     "normalised-recent": lambda settings: replace(settings, calibrate_on="recent"),
     "float32": _inside("sac", bfloat16=False),
+    "falling": _inside("sac", constant_until=0.6),
     **dict.fromkeys(INGREDIENTS, lambda settings: settings),
 }
 

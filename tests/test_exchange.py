@@ -185,7 +185,7 @@ def test_importing_into_where_it_came_from_changes_nothing(files: dict[str, Path
     [
         ({"observation": (4,), "action": ()}, {"task": "CartPole-v1"}),
         ({"observation": (40, 40, 3), "images": True}, {"task": "toys:Pictures-v0"}),
-        ({"observation": (16,), "action": (3,), "state": 12}, {"task": "hopper-backflip", "teacher": "scripted"}),
+        ({"observation": (18,), "action": (3,), "state": 12}, {"task": "hopper-backflip", "teacher": "scripted"}),
     ],
     ids=["choices", "pictures", "states"],
 )
@@ -429,7 +429,7 @@ def test_ones_own_clips_with_states_can_be_drawn(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", task="hopper-backflip", teacher="people", mode="at_once")
     states = np.zeros((4, 12))
     states[:, 1] = 1.25
-    given = {"observations": np.zeros((4, 16)), "actions": np.zeros((4, 3)), "true_rewards": None}
+    given = {"observations": np.zeros((4, 18)), "actions": np.zeros((4, 3)), "true_rewards": None}
     save_clip(tmp_path / "a.npz", 4, **given, states=states, fps=50)
     assert bring(run, tmp_path / "a.npz") == (1, 0, 0, 0)
     with closing(run.store()) as store:
@@ -658,9 +658,9 @@ def test_the_page_about_data_does_what_it_says(
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     task = {"task": "hopper-backflip", "teacher": "scripted"}
-    flips = with_answers(a_run(Path("runs/flips"), **task), make_segments(8, observation=(16,), action=(3,), state=12))
+    flips = with_answers(a_run(Path("runs/flips"), **task), make_segments(8, observation=(18,), action=(3,), state=12))
     with flips.publishing("reward", 1) as directory:
-        RewardEnsemble(Inputs((16,), 3, discrete=False)).save(directory / "reward.safetensors")
+        RewardEnsemble(Inputs((18,), 3, discrete=False)).save(directory / "reward.safetensors")
     a_run(Path("runs/more"), **task)
     page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -674,4 +674,4 @@ def test_the_page_about_data_does_what_it_says(
                 exec(compile(block, "data.md", "exec"), {})
     said = capsys.readouterr().out
     assert "new: 6 segments, 3 queries" in said
-    assert "(6, 4, 16)" in said
+    assert "(6, 4, 18)" in said

@@ -157,7 +157,7 @@ def test_all_ids_are_registered() -> None:
 def test_the_backflipping_hopper_sees_its_pitch_as_cosine_and_sine() -> None:
     plain, turning = find_task("hopper").make(), find_task("hopper-backflip").make()
     before, after = plain.reset(seed=3)[0], turning.reset(seed=3)[0]
-    assert turning.observation_space.shape == after.shape == (16,)
+    assert turning.observation_space.shape == after.shape == (18,)
     np.testing.assert_allclose(after[[1, 11]], [np.cos(before[1]), np.sin(before[1])])
     np.testing.assert_allclose(np.delete(after[:12], [1, 11]), np.delete(before, 1))
     bare: Any = turning.unwrapped
@@ -184,29 +184,40 @@ def test_the_backflipping_hopper_sees_how_far_its_flip_has_come() -> None:
         for _ in range(60):
             seen, *_ = env.step(rng.uniform(-1, 1, 3))
             np.testing.assert_array_equal(seen[12:], flip.see(robot.data.qpos))
-            assert -1 <= seen[12] <= 1.5
-            assert (seen[13:] >= 0).all()
-            assert (seen[13:] <= 1).all()
+            assert -1 <= seen[14] <= 1.5
+            assert (np.delete(seen[12:], 2) >= 0).all()
+            assert (np.delete(seen[12:], 2) <= 1).all()
         farthest.append(seen[FARTHEST])
     assert max(farthest) > 0.3, "some were thrown"
     env.close()
 
 
-def test_the_backflipping_hopper_begins_every_other_training_episode_in_the_air_turning_backward() -> None:
+def test_the_backflipping_hopper_begins_every_other_training_episode_in_a_flip() -> None:
     evaluated, trained = find_task("hopper-backflip").make(), find_task("hopper-backflip").in_training().make()
     robots: list[Any] = [evaluated.unwrapped, trained.unwrapped]
-    thrown = []
-    for seed in range(40):
+    flying, shares = 0, []
+    for seed in range(200):
         seen = [env.reset(seed=seed)[0] for env in (evaluated, trained)]
         for robot, what in zip(robots, seen, strict=True):
             np.testing.assert_allclose(what[[1, 11]], [np.cos(robot.data.qpos[2]), np.sin(robot.data.qpos[2])])
             np.testing.assert_allclose(what[0], robot.data.qpos[1])
+        usual, thrown = (robot.data.qpos for robot in robots)
+        speed, backward = robots[1].data.qvel, -robots[1].data.qvel[2]
         assert robots[0].data.qvel[2] > -0.01
-        thrown.append(robots[1].data.qvel[2] <= -2)
-        if thrown[-1]:
-            assert robots[1].data.qpos[1] >= 1.3
-        else:
-            np.testing.assert_array_equal(seen[0], seen[1])
-    assert 10 <= sum(thrown) <= 30
+        if np.array_equal(seen[0], seen[1]):
+            continue
+        if not np.array_equal(thrown[3:], usual[3:]):  # its joints are bent
+            flying += 1
+            assert thrown[1] >= 1.3
+            assert 2 <= backward <= 10
+            continue
+        assert -0.5 <= thrown[2] <= 0
+        share = (thrown[1] - usual[1]) / 0.1
+        assert 2 * share <= speed[1] <= 4 * share
+        assert 5 * share <= backward <= 11 * share
+        shares.append(share)
+    assert 30 <= flying <= 70
+    assert 30 <= len(shares) <= 70
+    np.testing.assert_allclose(np.quantile(shares, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.15)
     evaluated.close()
     trained.close()

@@ -642,6 +642,35 @@ def test_settings_that_leave_nothing_to_do_are_refused(name: str) -> None:
         replace(SMALL, **zero)
 
 
+@pytest.mark.parametrize(
+    ("constant_until", "total", "rates"),
+    [
+        (0.5, 256, [1.0, 1.0, 1.0, 0.525, 0.05, 0.05]),
+        (0.0, 256, [1.0, 0.7625, 0.525, 0.2875, 0.05, 0.05]),
+        (1.0, 256, 6 * [1.0]),
+        (0.5, None, 6 * [1.0]),
+    ],
+)
+def test_the_learning_rate_falls_at_the_end_where_it_is_wanted(
+    constant_until: float, total: int | None, rates: list[float]
+) -> None:
+    config = replace(SMALL, constant_until=constant_until, random_steps=0)
+    policy = SAC(Collector(FOLLOW, config.environments, 0), config, 0, 16, total)
+    found = []
+    for _ in rates:
+        found.append(policy.learning_rate / config.learning_rate)
+        policy.train(_true)  # of 64 steps, in bursts of 16
+    assert found == pytest.approx(rates)
+    last = policy.adams["critics"].param_groups[0]["lr"], policy.adams["actor"].param_groups[0]["lr"]
+    assert last == pytest.approx(2 * (config.learning_rate * rates[-1],))
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+def test_a_share_of_a_run_that_is_none_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="constant_until"):
+        SACConfig(constant_until=bad)
+
+
 @pytest.mark.parametrize("discount", [0.0, 1.0])
 def test_a_discount_that_forgets_nothing_or_everything_is_refused(discount: float) -> None:
     with pytest.raises(ValueError, match=rf"discount is {discount}; it lies between 0 and 1"):

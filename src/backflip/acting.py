@@ -177,6 +177,7 @@ def make_policy(settings: Settings, segment_steps: int) -> Policy:
             replace(settings.exploration, discount=task.discount or settings.sac.discount),
             settings.seed,
             segment_steps,
+            settings.steps,
         )
     ppo = replace(settings.ppo, entropy=task.entropy, rollout_steps=max(settings.ppo.rollout_steps, segment_steps))
     return PPO(collector, ppo, settings.seed, settings.steps)

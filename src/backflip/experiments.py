@@ -181,6 +181,7 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     if preset == "fast" and teacher == SCRIPTED:  # a novel behaviour is not among the first clips (docs/log.md)
         ask = replace(ask, initial_fraction=0.1)
         usual["fit"] = replace(base.fit, l2=1e-2, largest_l2=1e-1)
+        usual["sac"] = replace(base.sac, constant_until=0.6)  # what it has learned it keeps (docs/log.md)
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:
         half, last = named.labels_spread
         ask = replace(ask, half_life=half * given.get("steps", base.steps), until=last)

@@ -29,8 +29,6 @@ HOLD_SECONDS = 0.2
 """How long a landing has to be upright."""
 FARTHEST = -3
 """Where the Hopper sees this of its `Flip`."""
-CROUCHED, TALL = 0.4, 1.1
-"""Height of the Hopper's torso in metres at which it hardly stands, and from which on it stands as tall as it can."""
 
 KEPT_SECONDS = 0.2
 """A leg that touches the floor is in use so long before and after; a running Cheetah's touch it more often."""
@@ -39,32 +37,25 @@ FAST = 1.0
 
 
 def backflip_score(states: Float[np.ndarray, "k s"], seen: Float[np.ndarray, "k o"], steps_per_second: float) -> float:
-    """How close a clip of the Hopper is to a backflip: T - C + ¼·F, a sum over its steps.
+    """How close a clip of the Hopper is to a backflip: T - C, a sum over its steps.
 
     - T are the radians that it turned backward in the air farther than before since it last landed, up to a whole turn:
       what it remembers of its flip, and sees (`Flip.farthest`). To be paid for the next one it has to land this one.
     - C are the seconds in which it has *crashed*: its torso touches the floor, or anything of it while its torso is
       upside down.
-    - F are the seconds on its foot: it touches the floor and has not crashed, each step worth max(cos β, 0)² and the
-      height of its torso, from 0 at 0.4 m to 1 at 1.1 m, with β the backward turn.
 
-    So a backflip is worth 2π and its repetition as much again, a turn that is not finished less, standing ¼ a second,
-    lying on its back -1 a second: falls cost little, or it would not dare to turn. That each step counts for itself, by
-    what is seen in it, is what r̂ can learn from few labels: what only a whole clip shows it would have to guess from
-    single steps (docs/log.md). What does not pay:
+    So a backflip is worth 2π, its repetition as much again, a turn that is not finished less, standing nothing, lying
+    on its back -1 a second: falls cost little, or it would not dare to turn. That each step counts for itself, by what
+    is seen in it, is what r̂ can learn from few labels: what only a whole clip shows it would have to guess from single
+    steps (docs/log.md). What does not pay:
 
     - Tumbling on and on: after a whole turn there is nothing to gain before it has landed.
     - Rolling over the floor, or a turn helped on by head or hand: what is turned there is lost.
     - Leaning back again and again: only what is turned farther than before counts.
     - Standing, where it can turn.
     """
-    body = _hopper(states)
     turned = np.maximum(np.diff(seen[:, FARTHEST].astype(np.float64)), 0).sum()
-    crashed = _crashed(body)
-    on_foot = (body.clearance < OFF_FLOOR) & ~crashed
-    tall = np.clip((body.height - CROUCHED) / (TALL - CROUCHED), 0, 1)
-    upright = np.where(on_foot, np.maximum(np.cos(body.backward), 0) ** 2 * tall, 0)
-    return float(TURN * turned - (crashed.sum() - 0.25 * upright.sum()) / steps_per_second)
+    return float(TURN * turned - _crashed(_hopper(states)).sum() / steps_per_second)
 
 
 @dataclass
@@ -96,12 +87,12 @@ class Flip:
     touched: bool = False
     """Whether it touched the floor in these."""
 
-    def see(self, position: Float[np.ndarray, " s"]) -> tuple[float, float, float, float]:
+    def see(self, position: Float[np.ndarray, " s"]) -> tuple[float, float, float, float, float, float]:
         """Go on by a step, from the simulator's qpos; what there is to see of it.
 
         Returns:
-            `turned`, from -1 to 1.5; `farthest`; how long it has been upright, as a share of what a landing takes; and
-            whether it has crashed.
+            Whether anything of it, and whether its torso touches the floor; `turned`, from -1 to 1.5; `farthest`; how
+            long it has been upright, as a share of what a landing takes; and whether it has crashed.
         """
         body = _hopper(position[None])
         if self.stands:
@@ -120,7 +111,9 @@ class Flip:
             self.lost = max(self.lost, turns - self.landed - self.turned)
         self.turned = turns - self.landed - self.lost
         self.farthest = min(max(self.farthest, self.turned), 1.0)
-        return min(max(self.turned, -1.0), 1.5), self.farthest, stood, float(self.crashed)
+        torso_touches = bool(body.torso_clearance[0] < OFF_FLOOR)
+        turned = min(max(self.turned, -1.0), 1.5)
+        return float(touches), float(torso_touches), turned, self.farthest, stood, float(self.crashed)
 
 
 def backflips(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:

@@ -29,6 +29,8 @@ LOWEST, HIGHEST = -5.0, 2.0
 """Bounds of the actor's log σ (CleanRL)."""
 FAR_SIGHTED = 0.995
 """With a γ above this, values cannot follow each new r̂ to its mean; at .99 it made no difference (docs/log.md)."""
+LAST_RATE = 0.05
+"""Of the learning rate, that it falls to where it falls."""
 ENTROPY_SAMPLE = 1024
 """Remembered states that novelty is measured among."""
 
@@ -49,6 +51,8 @@ class SACConfig:
     """Half of Haarnoja's: it learns as much in a step, and takes 0.75 of the time (docs/log.md)."""
     learning_rate: float = 1e-3
     """Of actor, critics and temperature (pilot, docs/log.md)."""
+    constant_until: float = 1.0
+    """Share of the run's steps after which the learning rate falls, in a line, to a twentieth at its end."""
     discount: float = 0.99
     slowness: float = 0.005
     """How far the slow critics move towards the critics in each update (τ)."""
@@ -74,6 +78,8 @@ class SACConfig:
             )
         if self.updates_per_step < 0 or min(self.random_steps, self.entropy_steps) < 0:
             raise ValueError(f"{self} cannot be: updates_per_step, random_steps and entropy_steps are not negative")
+        if not 0 <= self.constant_until <= 1:
+            raise ValueError(f"constant_until is {self.constant_until}; it is a share of the run, between 0 and 1")
         if not 0 < self.discount < 1:
             raise ValueError(f"discount is {self.discount}; it lies between 0 and 1")
 
@@ -93,11 +99,19 @@ class Drawn(NamedTuple):
 class SAC:
     """A policy that learns by SAC from everything it remembers, as the newest reward pays it."""
 
-    def __init__(self, collector: Collector, config: SACConfig | None = None, seed: int = 0, steps: int = 1) -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        config: SACConfig | None = None,
+        seed: int = 0,
+        steps: int = 1,
+        total_steps: int | None = None,
+    ) -> None:
         """Make an untrained policy.
 
         Args:
             steps: environment steps that `train` takes in each environment at least.
+            total_steps: the run's length, which only a learning rate that falls needs.
 
         Raises:
             ValueError: the actions are choices, or have no bounds.
@@ -105,6 +119,7 @@ class SAC:
         self.collector = collector
         self.config = config or SACConfig()
         self.seed = seed
+        self.total_steps = total_steps
         self.rollout_steps = -(-steps // self.config.burst_steps) * self.config.burst_steps
         self.iteration = 0
         self.updates = 0
@@ -179,6 +194,15 @@ class SAC:
         """Measurements of the last update (docs/metrics.md)."""
         return {name: value.mean().item() for name, value in self._measured.items()}
 
+    @property
+    def learning_rate(self) -> float:
+        """That of the updates to come."""
+        since = self.config.constant_until
+        if self.total_steps is None or since == 1:
+            return self.config.learning_rate
+        fallen = min(max(0.0, self.steps / self.total_steps - since) / (1 - since), 1.0)
+        return self.config.learning_rate * (1 - (1 - LAST_RATE) * fallen)
+
     def _draw_critics(self) -> None:
         """New critics, that know nothing."""
         rng = np.random.default_rng([self.seed, 2])
@@ -237,6 +261,8 @@ class SAC:
     def _learn(self, rng: np.random.Generator, steps: int, novelty: bool) -> None:
         """As many updates as these environment steps allow."""
         self._owed += steps * self.config.updates_per_step
+        for adam in self.adams.values():
+            adam.param_groups[0]["lr"] = self.learning_rate
         updates, batch = int(self._owed), self.config.batch
         self._owed -= updates
         places = rng.integers(0, len(self.replay), (updates, batch))
