@@ -11,7 +11,7 @@ import pytest
 
 from backflip.envs import TASKS, Collector, UnknownTask, default_segment_steps, find_task
 from backflip.envs.robotics import ROBOTICS, Turning
-from backflip.envs.scripts import FARTHEST, Flip
+from backflip.envs.scripts import FARTHEST, Flip, OffFloor
 from backflip.envs.task import gymnasium_task
 
 PAPER = ["reacher", "hopper", "walker", "swimmer", "cheetah", "ant", "double-pendulum", "pendulum"]
@@ -189,6 +189,21 @@ def test_the_backflipping_hopper_sees_how_far_its_flip_has_come() -> None:
             assert (np.delete(seen[12:], 2) <= 1).all()
         farthest.append(seen[FARTHEST])
     assert max(farthest) > 0.3, "some were thrown"
+    env.close()
+
+
+def test_the_cheetah_on_one_leg_sees_what_it_keeps_up_from_each_episode_s_beginning() -> None:
+    env = find_task("cheetah-one-leg").make()
+    robot: Any = env.unwrapped
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        off = OffFloor(20.0)
+        seen, _ = env.reset(seed=seed)
+        assert seen.shape == env.observation_space.shape == (20,)
+        for _ in range(30):
+            np.testing.assert_array_equal(seen[17:], off.see(robot.data.qpos))
+            seen, *_ = env.step(rng.uniform(-1, 1, 6))
+    assert 0 < seen[17:].sum() < 3
     env.close()
 
 

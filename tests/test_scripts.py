@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backflip.envs import TASKS
-from backflip.envs.scripts import Flip, _heights, backflip_score, backflips, one_leg_score, one_leg_share
+from backflip.envs.scripts import Flip, OffFloor, _heights, backflip_score, backflips, one_leg_score, one_leg_share
 from backflip.segments import Array
 
 pytest.importorskip("mujoco")
@@ -329,6 +329,15 @@ def test_movements_are_ordered_as_the_question_orders_them() -> None:
 def test_going_fast_on_more_than_one_leg_is_worth_less_than_standing_on_one(states: Array) -> None:
     assert one_leg(states) < 0.5
     assert one_leg_share(states, SLOW) < 0.2
+
+
+def test_a_cheetah_sees_how_long_body_and_legs_have_been_off_the_floor() -> None:
+    states = cheetah((3, 0, "back"), (2, 0, "none"), (1, 0, "both"), (5, 0, "front"), (1, 0, "body"))
+    off = OffFloor(SLOW)
+    body, back, front = np.array([off.see(state[:9]) for state in states]).T
+    np.testing.assert_allclose(body, [0.25, 0.5, 0.75, *8 * [1], 0])
+    np.testing.assert_allclose(back[:11], [0, 0, 0, 0.25, 0.5, 0, 0.25, 0.5, 0.75, 1, 1])
+    np.testing.assert_allclose(front[:11], [0.25, 0.5, 0.75, 1, 1, *6 * [0]])
 
 
 def test_the_share_on_one_leg_is_that_of_steps_faster_than_a_metre_a_second() -> None:

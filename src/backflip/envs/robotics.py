@@ -25,7 +25,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from backflip.envs.scripts import Flip, backflip_score, backflips, one_leg_score, one_leg_share
+from backflip.envs.scripts import Flip, OffFloor, backflip_score, backflips, one_leg_score, one_leg_share
 from backflip.envs.task import Behaviour, Env, Task
 
 Reward = Callable[[Any, float], float]
@@ -75,22 +75,30 @@ class Turning(gym.ObservationWrapper[Any, Any, Any]):
 
 
 class Remembering(gym.Wrapper[Any, Any, Any, Any]):
-    """A Hopper that sees how far its backflip has come since it last landed, as `scripts.Flip` has it, at the end.
+    """A robot that sees, behind the rest, what no single moment shows of a novel behaviour: see `Flip` and `OffFloor`.
 
-    r̂ and policy go by what is seen in a step. Without this, standing after a flip looks like standing before it, and
-    the second turn of a tumble like the first of a flip; then tumbling pays better than landing (docs/log.md).
+    r̂ and policy go by what is seen in a step. Without this a Hopper's standing after a flip looks like standing before
+    it, and the second turn of a tumble like the first of a flip; then tumbling pays better than landing. Whether
+    anything touches the floor r̂ would have to guess from joints and height (docs/log.md).
     """
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, what: Callable[[float], Flip | OffFloor]) -> None:
+        """Wrap it.
+
+        Args:
+            what: begins to remember, at so many steps a second.
+        """
         super().__init__(env)
-        self._flip = self._begin()
-        size = int(np.prod(env.observation_space.shape or ())) + len(self._flip.see(np.zeros(6)))
+        robot: Any = env.unwrapped
+        self._robot, self._begin = robot, partial(what, 1 / robot.dt)
+        self._remembered = self._begin()
+        size = int(np.prod(env.observation_space.shape or ())) + len(self._begin().see(robot.init_qpos))
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; there is nothing to remember yet."""
         seen, info = self.env.reset(seed=seed, options=options)
-        self._flip = self._begin()
+        self._remembered = self._begin()
         return self._beside(seen), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -98,13 +106,8 @@ class Remembering(gym.Wrapper[Any, Any, Any, Any]):
         seen, reward, ended, cut, info = self.env.step(action)
         return self._beside(seen), reward, ended, cut, info
 
-    def _begin(self) -> Flip:
-        robot: Any = self.env.unwrapped
-        return Flip(1 / robot.dt)
-
     def _beside(self, seen: Any) -> Any:
-        robot: Any = self.env.unwrapped
-        return np.append(seen, self._flip.see(robot.data.qpos))
+        return np.append(seen, self._remembered.see(self._robot.data.qpos))
 
 
 class Thrown(gym.Wrapper[Any, Any, Any, Any]):
@@ -192,7 +195,7 @@ _HOPPER = _task(
 
 
 def _turning_hopper(env: Env) -> Env:
-    return Remembering(Turning(Paid(env, reward=hopper_reward), angle=1))
+    return Remembering(Turning(Paid(env, reward=hopper_reward), angle=1), Flip)
 
 
 _CHEETAH = _task(
@@ -280,6 +283,7 @@ ROBOTICS = (
     replace(
         _CHEETAH,
         name="cheetah-one-leg",
+        wrap=partial(Remembering, what=OffFloor),
         question="Which robot goes to the right on one leg better? The other leg should stay off the floor, and the "
         "body should not drag. Moving on one leg is best; then standing on one leg; then anything on two." + _TAIL,
         has_true_reward=False,

@@ -151,6 +151,22 @@ def one_leg_score(states: Float[np.ndarray, "k s"], seen: Float[np.ndarray, "k o
     return float(max(scores))
 
 
+@dataclass
+class OffFloor:
+    """How long a Cheetah's body and each of its legs have been off the floor: what no single moment shows."""
+
+    steps_per_second: float
+    steps: tuple[int, ...] = (0, 0, 0)
+    """Of the body (torso, head, thighs), the back leg and the front leg (shin and foot)."""
+
+    def see(self, position: Float[np.ndarray, " s"]) -> tuple[float, ...]:
+        """Go on by a step, from the simulator's qpos; how long, in seconds over those that a leg has to be kept up."""
+        body, *legs = _touches(_heights(CHEETAH, position[None]))
+        touch = body[0], *(leg[0] for leg in legs)
+        self.steps = tuple(0 if touches else steps + 1 for touches, steps in zip(touch, self.steps, strict=True))
+        return tuple(min(steps / (KEPT_SECONDS * self.steps_per_second), 1.0) for steps in self.steps)
+
+
 def one_leg_share(states: Float[np.ndarray, "k s"], steps_per_second: float) -> float:
     """The share of steps in which the Cheetah goes forward faster than 1 m/s with one leg kept up, always the same."""
     gait = _cheetah(states, steps_per_second)
@@ -219,13 +235,18 @@ class _Cheetah:
 
 def _cheetah(states: Float[np.ndarray, "k s"], steps_per_second: float) -> _Cheetah:
     lowest = _heights(CHEETAH, states)
-    torso, head, back_thigh, back_shin, back_foot, front_thigh, front_shin, front_foot = (lowest < OFF_FLOOR).T
-    body = torso | head | back_thigh | front_thigh
-    touches = np.stack([body | back_shin | back_foot, body | front_shin | front_foot], 1)
+    body, back, front = _touches(lowest)
+    touches = np.stack([body | back, body | front], 1)
     reach = round(KEPT_SECONDS * steps_per_second)
     near = sliding_window_view(np.pad(touches, ((reach, reach), (0, 0))), 2 * reach + 1, axis=0)
     speed = states[:, _model(CHEETAH).nq]
     return _Cheetah(kept_up=~np.any(near, axis=-1), off_floor=~touches, fast=speed > FAST)
+
+
+def _touches(lowest: Float[np.ndarray, "k 8"]) -> Bool[np.ndarray, "3 k"]:
+    """Where the Cheetah's body, back leg and front leg touch the floor."""
+    torso, head, back_thigh, back_shin, back_foot, front_thigh, front_shin, front_foot = (lowest < OFF_FLOOR).T
+    return np.stack([torso | head | back_thigh | front_thigh, back_shin | back_foot, front_shin | front_foot])
 
 
 def _runs(true: Bool[np.ndarray, " k"]) -> list[tuple[int, int]]:
