@@ -553,7 +553,9 @@ def test_at_once_the_three_parts_run_beside_each_other_to_the_end(tmp_path: Path
     assert run.told("act")["steps"] >= steps
     with closing(run.store(check=True)) as store:
         assert store.counts().labels >= 30
-    assert run.newest("reward") is not None
+    newest = run.newest("reward")
+    assert newest is not None
+    assert newest.number - run.told("act")["reward_version"] in (0, 1), "the page says what the policy is paid by"
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ class Act:
         with self.run.publishing("act", number) as directory:
             self.policy.save(directory)
         # As after loading it: r̂ is read again, and pays what is remembered in the same calls.
-        self.reward.version = 0
+        self.reward.read_again()
         self._begin_episodes()
 
     def load(self, exactly: int | None = None) -> None:

@@ -14,15 +14,21 @@ class Published:
         self.run = run
         self.ensemble: RewardEnsemble | None = None
         self.version = 0
+        """The number of what `ensemble` is."""
+        self._read = 0
 
     def refresh(self, exactly: int | None = None) -> bool:
         """Load what is newer, or that of a number; return whether there was something."""
         wanted = self.run.newest_number("reward") if exactly is None else exactly
-        if wanted in (None, self.version):
+        if wanted in (None, self._read):
             return False
         newest = self.run.newest("reward", exactly)
         if newest is None:
             return False
         self.ensemble = RewardEnsemble.load(newest.path / "reward.safetensors")
-        self.version = newest.number
+        self.version = self._read = newest.number
         return True
+
+    def read_again(self) -> None:
+        """At the next look r̂ is read though it be the same, as after a checkpoint was loaded."""
+        self._read = 0
