@@ -182,6 +182,23 @@ def test_researchers_exclude_and_relabel_answers(store: Store, ask_many: AskMany
             store.relabel(Preference(new_uuid(), first.query, Choice.LEFT, "cleo"), gone)
 
 
+def test_one_uuid_cannot_take_out_or_replace_two_answers(store: Store, ask_many: AskMany) -> None:
+    [asked] = ask_many(store, 1)
+    mine, yours = (Preference(new_uuid(), asked, Choice.LEFT, name, 1.0) for name in ("ana", "ben"))
+    for given in (mine, yours):
+        store.answer(given)
+    uuid = new_uuid()
+    store.exclude(uuid, "cleo", mine.uuid)
+    with pytest.raises(StoreError, match="already stands for"):
+        store.exclude(uuid, "cleo", yours.uuid)
+    better = Preference(new_uuid(), asked, Choice.RIGHT, "cleo")
+    store.relabel(better, yours.uuid)
+    third = Preference(new_uuid(), asked, Choice.LEFT, "dan", 1.0)
+    store.answer(third)
+    with pytest.raises(StoreError, match="already stands for"):
+        store.relabel(better, third.uuid)
+
+
 def test_every_answer_says_which_instruction_its_annotator_had(store: Store, ask_many: AskMany) -> None:
     ask_many(store, 3)
     assert store.instructed() is None

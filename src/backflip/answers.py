@@ -76,7 +76,7 @@ def relabel(c: sa.Connection, now: float, given: Preference, instead_of: str) ->
         StoreError: no such answer, or one that does not stand any more.
     """
     serialise_events(c)
-    if _logged_before(c, given.uuid, given.query, given.teacher, given.choice.value):
+    if _logged_before(c, given.uuid, given.query, given.teacher, given.choice.value, instead_of):
         return False
     _standing_choice(c, instead_of, given.query)
     _log_choice(c, now, given, None, Seen(), instead_of)
@@ -214,7 +214,7 @@ def _logged_before(
         storable(teacher)
         return False
     same = (row.query, row.teacher, row.kind) == (query_id, teacher, kind)
-    if not same or (kind == UNDO and row.supersedes != supersedes):
+    if not same or supersedes not in (None, row.supersedes):
         raise StoreError(
             f"the UUID {uuid} already stands for '{row.kind}' on query {row.query}; an event cannot be rewritten, "
             "send the new one under a new UUID"

@@ -183,7 +183,7 @@ def _known(c: sa.Connection, records: list[Record]) -> dict[str, "_Event"]:
 
 
 def _instructions(c: sa.Connection, now: float, placed: list[tuple[str, Record]]) -> dict[str, int]:
-    """The numbers here of the texts that annotators had; new ones become old ones at once if there is one here."""
+    """The numbers here of the texts that annotators had; this store's current instruction stays the newest."""
     known: dict[str, int] = {row.text: row.id for row in c.execute(sa.select(instruction).order_by(instruction.c.id))}
     current = max(known, key=lambda text: known[text], default=None)
     before = len(known)
@@ -229,7 +229,7 @@ def _add(
         known[given.uuid] = given
         return True
     same = (here.query, here.kind) == (given.query, given.kind) and _may_be_one(here.teacher, given.teacher)
-    if not same or (here.kind == UNDO and here.supersedes != given.supersedes):
+    if not same or (here.kind in (UNDO, EXCLUDE) and here.supersedes != given.supersedes):
         raise StoreError(
             f"{where}: the UUID {here.uuid} is that of '{here.kind}' by {here.teacher!r} on query {here.query}; "
             "an event cannot be rewritten"
