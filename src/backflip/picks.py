@@ -20,11 +20,11 @@ _CUT = "\ufffd"
 
 def pick(
     c: sa.Connection, now: float, uuid: str, segments: Sequence[int], best: int, teacher: str, seconds: float | None
-) -> list[str]:
-    """Store that one of four segments was picked as three answers; return their UUIDs, made from that of the pick.
+) -> bool:
+    """Store that one of four segments was picked, as three answers; False if this very pick was stored before.
 
-    The same pick stored again changes nothing. Each of the answers can be undone or excluded like any other. They
-    are one judgement and not three that are independent: their details name the pick.
+    Each of the answers can be undone or excluded like any other. They are one judgement and not three that are
+    independent: their details name the pick.
 
     Raises:
         StoreError: not four different stored segments of one prompt with the best among them, or the UUID belongs to
@@ -32,23 +32,30 @@ def pick(
     """
     if len(set(segments)) != SHOWN or len(segments) != SHOWN or best not in segments:
         raise StoreError(f"{best} of {list(segments)} is no pick; it takes {SHOWN} different segments, one the best")
+    names = answers_of(uuid, segments, best)
+    _of_one_prompt(c, segments)
+    open_queries.ask(c, now, np.array([(best, other) for other in names], np.int64), None, 0)
+    details = {"pick": uuid, "picked_from": list(segments)}
+    new = False
+    for other, name in names.items():
+        found = c.execute(sa.select(query).where(query.c.low == min(best, other), query.c.high == max(best, other)))
+        asked = as_query(found.one())
+        choice = Choice.LEFT if asked.left == best else Choice.RIGHT
+        new |= answers.answer(c, now, Preference(name, asked.id, choice, teacher, seconds), details, Seen())
+    return new
+
+
+def answers_of(uuid: str, segments: Sequence[int], best: int) -> dict[int, str]:
+    """The UUID of the answer about each segment that was not picked, made from that of the pick.
+
+    Raises:
+        StoreError: it is no UUID.
+    """
     try:
         whole = uuids.UUID(uuid)
     except ValueError as error:
         raise StoreError(f"'{uuid}' is no UUID; give each pick one of its own") from error
-    _of_one_prompt(c, segments)
-    others = [segment for segment in segments if segment != best]
-    open_queries.ask(c, now, np.array([(best, other) for other in others], np.int64), None, 0)
-    details = {"pick": uuid, "picked_from": list(segments)}
-    made = []
-    for other in others:
-        found = c.execute(sa.select(query).where(query.c.low == min(best, other), query.c.high == max(best, other)))
-        asked = as_query(found.one())
-        choice = Choice.LEFT if asked.left == best else Choice.RIGHT
-        name = str(uuids.uuid5(whole, str(other)))
-        answers.answer(c, now, Preference(name, asked.id, choice, teacher, seconds), details, Seen())
-        made.append(name)
-    return made
+    return {other: str(uuids.uuid5(whole, str(other))) for other in segments if other != best}
 
 
 def among(c: sa.Connection, newest: int) -> list[list[int]]:

@@ -1,13 +1,12 @@
 """Four completions of one prompt on the page, of which the best is picked. Ziegler 2019, §2.1"""
 
-import uuid as uuids
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException
 from fastapi import Query as InAddress
 from pydantic import BaseModel, Field
 
-from backflip.picks import SHOWN, among, pick
+from backflip.picks import SHOWN, among, answers_of, pick
 from backflip.store import new_uuid
 from backflip.texts import Text, save_text, unpack_text
 from backflip.web import messages as m
@@ -93,20 +92,18 @@ def _texts(here: Context, four: list[int]) -> list[Text]:
 def picked(here: Here, visitor: Visitor, given: Picked) -> m.Saved:
     """Store a pick as three answers; they are on the disk before this returns."""
     _must_be_picked(here)
-    before = here.store.counts().labels
     with here.store.transaction() as c:
-        pick(c, here.store.clock(), given.uuid, given.segments, given.best, visitor.annotator, given.seconds)
+        new = pick(c, here.store.clock(), given.uuid, given.segments, given.best, visitor.annotator, given.seconds)
     for one, text in zip(given.segments, _texts(here, given.segments), strict=True):
         here.store.set_clip(one, save_text(here.run.clips, text))  # for the run page
-    counts = counts_of(here.store)
-    return m.Saved(duplicate=counts.labels == before, counts=counts)
+    return m.Saved(duplicate=not new, counts=counts_of(here.store))
 
 
 @fours.post("/unpick")
 def unpicked(here: Here, visitor: Visitor, given: Unpicked) -> m.Saved:
     """Take one's own pick back: all three answers."""
     _must_be_picked(here)
-    for other in given.segments:
-        if other != given.best:
-            here.store.undo(new_uuid(), visitor.annotator, str(uuids.uuid5(uuids.UUID(given.uuid), str(other))))
+    with here.store.transaction():
+        for name in answers_of(given.uuid, given.segments, given.best).values():
+            here.store.undo(new_uuid(), visitor.annotator, name)
     return m.Saved(duplicate=False, counts=counts_of(here.store))
