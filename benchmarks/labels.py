@@ -120,9 +120,12 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     ),  # as the tasks of the control suite have it
     "normalised-recent": lambda settings: replace(settings, calibrate_on="recent"),
     "float32": _inside("sac", bfloat16=False),
+    "true-float32": _inside("sac", bfloat16=False),
     "falling": _inside("sac", constant_until=0.6),
     **dict.fromkeys(INGREDIENTS, lambda settings: settings),
 }
+TRUE = {"true", "true-float32"}
+"""Variants without labels."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def run(job: Job) -> dict[str, Any]:
     one_thread()
     started, before = time.perf_counter(), time.process_time()
     with INGREDIENTS.get(job.variant, nullcontext)():
-        curve, extra = paid_by_true_reward(job) if job.variant == "true" else taught(job)
+        curve, extra = paid_by_true_reward(job) if job.variant in TRUE else taught(job)
     (OUT / "curves").mkdir(parents=True, exist_ok=True)
     with (OUT / "curves" / f"{job.name}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -330,7 +333,7 @@ def figures(rows: list[dict[str, str]], random: dict[str, float]) -> dict[str, A
         middle = float(trim_mean(scores, 0.25))
         entry: dict[str, Any] = {"seeds": len(scores), "iqm": round(middle, 1), "worst": round(min(scores), 1)}
         true = by_true.get((key[0], key[1], key[5]))
-        if true is not None and key[0] in random and key[2] != "true":
+        if true is not None and key[0] in random and key[2] not in TRUE:
             entry["normalised"] = round(float(middle - random[key[0]]) / float(true - random[key[0]]), 3)
         entry["cpu_seconds"] = round(float(np.mean([float(row["cpu_seconds"]) for row in group])))
         table["/".join(part for part in key if part)] = entry
@@ -355,13 +358,13 @@ def main() -> None:
         OUT = RUNS = Path(tempfile.mkdtemp())
         options.tasks, options.seeds, options.steps, options.labels = ["Pendulum-v1"], [100], 10_000, [30]
     jobs = [
-        Job(task, preset, variant, teacher, 0 if variant == "true" else labels, options.steps or bar.steps, seed)
+        Job(task, preset, variant, teacher, 0 if variant in TRUE else labels, options.steps or bar.steps, seed)
         for task in options.tasks
         for bar in [BARS.get(task, Bar(100, 100_000, 3))]
         for preset in options.presets
         for variant in options.variants
-        for labels in (options.labels or [bar.labels] if variant != "true" else [0])
-        for teacher in (options.teachers if variant != "true" else ["oracle"])
+        for labels in (options.labels or [bar.labels] if variant not in TRUE else [0])
+        for teacher in (options.teachers if variant not in TRUE else ["oracle"])
         for seed in (options.seeds or range(100, 100 + bar.seeds))
     ]
     have = {
