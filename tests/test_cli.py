@@ -212,14 +212,16 @@ def test_a_damaged_configuration_is_said(refused: Refused, copy: Path, command: 
 
 
 @pytest.mark.parametrize(("name", "value"), [("task", None), ("labels", "many"), ("ppo", 3), ("teacher", "parrot")])
-@pytest.mark.parametrize("command", ["resume", "evaluate"])
-def test_settings_that_cannot_be_are_said(refused: Refused, copy: Path, command: str, name: str, value: object) -> None:
+@pytest.mark.parametrize("command", [("resume",), ("evaluate",), ("score",)])
+def test_settings_that_cannot_be_are_said(
+    refused: Refused, copy: Path, command: tuple[str, ...], name: str, value: object
+) -> None:
     config = json.loads((copy / "run.json").read_text())
     config["settings"][name] = value
     if value is None:
         del config["settings"][name]
     (copy / "run.json").write_text(json.dumps(config))
-    assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(command, copy))
+    assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(*command, copy))
 
 
 def damage_a_page(file: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backflip.envs import TASKS, Collector, Task
-from backflip.envs.collect import has_simulator_state, is_discrete, small_frame
+from backflip.envs.collect import has_simulator_state, small_frame
 from backflip.envs.task import Env, gymnasium_task
 from backflip.segments import Array, Rollout, cut_segments
 
@@ -18,7 +18,7 @@ CARTPOLE = gymnasium_task("CartPole-v1")
 def _at_random(collector: Collector, seed: int = 0) -> Callable[[Array], Array]:
     rng = np.random.default_rng(seed)
     space: Any = collector.action_space
-    if is_discrete(space):
+    if isinstance(space, gym.spaces.Discrete):
         return lambda seen: rng.integers(space.n, size=len(seen))
     return lambda seen: rng.uniform(-1, 1, (len(seen), *space.shape)).astype(np.float32)
 

@@ -1,10 +1,10 @@
-"""Predictions made before the answers: agreement, reliability, surprises, by numbers worked out by hand."""
+"""Predictions made before the answers: agreement, reliability, by numbers worked out by hand."""
 
 import math
 
 import pytest
 
-from backflip.predictions import Outcome, agreement, outcomes, reliability, surprises
+from backflip.predictions import Outcome, agreement, outcomes, reliability
 from backflip.preferences import Choice, Preference, Query
 
 LEFT, EQUAL, RIGHT, INCOMPARABLE = Choice.LEFT, Choice.EQUAL, Choice.RIGHT, Choice.INCOMPARABLE
@@ -68,9 +68,3 @@ def test_reliability_sorts_by_confidence_whatever_the_side() -> None:
     assert [row.share.of for row in rows] == [1, 3, 2]
     assert [row.predicted for row in rows] == pytest.approx([0.55, 0.85, 1])
     assert reliability([]) == []
-
-
-def test_the_greatest_surprises_come_first_and_ties_are_among_them() -> None:
-    found = [_outcome(LEFT, 0.9, query=1), _outcome(RIGHT, 0.95, query=2), _outcome(EQUAL, 0.95, query=3)]
-    assert [outcome.query for outcome in surprises(found)] == [2, 3, 1]
-    assert [outcome.query for outcome in surprises(found, most=1)] == [2]

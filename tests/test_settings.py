@@ -69,11 +69,20 @@ def test_what_cannot_be_is_refused_in_words(values: dict[str, Any], sentence: st
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "known"), [("policy", "trpo", "ppo, sac"), ("mode", "quick", "in_turn, at_once")]
+    ("made", "name", "value", "known"),
+    [
+        ("Settings('hopper', {})", "policy", "trpo", "ppo, sac"),
+        ("Settings('hopper', {})", "mode", "quick", "in_turn, at_once"),
+        ("Settings('hopper', {})", "calibrate_on", "labeled", "recent, labelled"),
+        ("AskConfig({})", "selector", "varience", "variance, entropy, information, diverse, uniform"),
+        ("PeopleConfig({})", "clips", "pose", "poses, sheets"),
+        ("FitConfig({})", "error_rates", "each", "flat, annotator"),
+        ("TuneConfig({})", "aggregate", "median", "mean, pessimistic, minimum"),
+    ],
 )
-def test_a_wrong_word_is_answered_with_the_right_ones(name: str, value: str, known: str) -> None:
+def test_a_wrong_word_is_answered_with_the_right_ones(made: str, name: str, value: str, known: str) -> None:
     # In a process of its own: here, types are checked before anything that is said in words.
-    program = f"from backflip.settings import Settings; Settings('hopper', {name}={value!r})"
+    program = f"from backflip.settings import *; {made.format(f'{name}={value!r}')}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert f"ValueError: {name} is {value!r}; it must be one of {known}\n" in done.stderr
 

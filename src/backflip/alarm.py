@@ -31,7 +31,7 @@ Z_FALL, Z_BACK = 4.0, 2.0
 Z_RISE = 1.64
 """The same for the rise of predicted return: 5 % on one side. Most healthy runs pass it."""
 FEWEST_RETURNS = 6
-"""Measurements of predicted return, on either side of the fall 2 at least, to speak of a rise."""
+"""Fewest measurements of predicted return to speak of a rise; at least 2 on either side of the fall."""
 SHORTEST = 10
 """Answers on either side of the moment from which agreement is lower."""
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from backflip.error_rates import ErrorRate, Evidence, expected_difference, with_intervals
-from backflip.preferences import Choice
+from backflip.preferences import ERROR_RATE, Choice
 from backflip.shares import Share, share, share_of
 
 Purpose = Literal["label", "repeat", "gold"]
@@ -91,11 +91,11 @@ def summaries(answers: Sequence[Answer], rates: Mapping[str, ErrorRate] | None =
     return sorted(rows, key=lambda row: (-row.answers, row.annotator))
 
 
-def estimated(answers: Sequence[Answer], predicted_with: float = 0.1) -> dict[str, ErrorRate]:
+def estimated(answers: Sequence[Answer], predicted_with: float = ERROR_RATE) -> dict[str, ErrorRate]:
     """Every annotator's error rate with its interval; this takes seconds where there are thousands of answers.
 
     Args:
-        predicted_with: the error rate in `p_left` (`queries.AskConfig.error_rate`).
+        predicted_with: the error rate in `p_left` (`fit.FitConfig.error_rate`).
     """
     return with_intervals(evidence(answers, predicted_with))
 
@@ -180,7 +180,7 @@ def alpha(answers: Sequence[Answer]) -> float | None:
     return float(krippendorff.alpha(value_counts=counts, value_domain=[-1, 0, 1], level_of_measurement="ordinal"))
 
 
-def evidence(answers: Sequence[Answer], predicted_with: float = 0.1) -> Evidence:
+def evidence(answers: Sequence[Answer], predicted_with: float = ERROR_RATE) -> Evidence:
     """What the answers that chose a side tell about error rates: gold, repeats, overlap, and what r̂ had predicted."""
     expected: dict[int, float] = {}
     for answer in answers:

@@ -19,7 +19,7 @@ from backflip.loop import ROBOTS, Parts, at_once, in_turn
 from backflip.processes import Part
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
-from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Mode, Settings
+from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Mode, Settings, settings_of
 from backflip.sinks import must_be_installed
 from backflip.store import Store
 from backflip.teachers.endpoint import Endpoint, NotSet
@@ -164,7 +164,7 @@ def go_on(
         SinkError: measurements should go somewhere whose package is not installed.
     """
     run.store(check=True).close()
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     if settings.teacher == JUDGE:
         try:
             Endpoint.from_environment()

@@ -100,7 +100,9 @@ class Ask:
         candidates, groups = found
         with self.store.reading() as c:
             before = open_queries.asked_among(c, candidates.ids)
-        pairs, p_left, average = select_queries(rng, self.reward.ensemble, candidates, missing, ask, groups, before)
+        pairs, p_left, average = select_queries(
+            rng, self.reward.ensemble, candidates, missing, ask, groups, before, self.settings.fit.error_rate
+        )
         asked = self.store.ask(candidates.ids[pairs], p_left, policy_steps)
         if asked and p_left is not None:
             disagreement = float(np.mean([query.disagreement for query in asked]))
@@ -129,7 +131,7 @@ class Ask:
         segments = self.store.segments([i for query in waiting for i in (query.left, query.right)])
         pairs = np.arange(2 * len(waiting), dtype=np.int64).reshape(-1, 2)
         self.store.rerank(
-            waiting, pair_probabilities(self.reward.ensemble, segments, pairs, self.settings.ask.error_rate)
+            waiting, pair_probabilities(self.reward.ensemble, segments, pairs, self.settings.fit.error_rate)
         )
 
     def _draw_wanted(self) -> int:

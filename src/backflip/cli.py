@@ -25,7 +25,7 @@ from backflip.cli_page import annotators, invite, revoke, score_run, serve_run
 from backflip.errors import Mendable
 from backflip.processes import PartDied
 from backflip.rundir import RunDir
-from backflip.terminal import File, Number, Run, Unusable, ending, out, settings_of
+from backflip.terminal import File, Number, Run, Unusable, ending, out
 
 if TYPE_CHECKING:
     import socket
@@ -133,6 +133,7 @@ def train(
         browser: open the page in a browser, where people teach.
     """
     from backflip.experiments import settings_for, with_text
+    from backflip.settings import settings_of
 
     given: dict[str, Any] = {
         "task": task,
@@ -194,6 +195,8 @@ def resume(
         browser: open the page in a browser, where people teach.
         log: where measurements go this time, beside the run directory; by default where they went before.
     """
+    from backflip.settings import settings_of
+
     directory = RunDir.open(run)
     settings = settings_of(directory)
     if log is not None:

@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from backflip.rundir import RunDir
-from backflip.terminal import File, Run, Unusable, out, settings_of, visible
+from backflip.terminal import File, Run, Unusable, out, visible
 
 if TYPE_CHECKING:
     from backflip.tuning import TuneConfig
@@ -25,6 +25,7 @@ def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, Fil
         json: print one JSON object instead of a table.
     """
     from backflip.evaluate import PICTURES, evaluate, film, summary
+    from backflip.settings import settings_of
 
     directory = RunDir.open(run)
     settings = settings_of(directory)

@@ -68,11 +68,6 @@ class ErrorRate:
     """Ends of the 95 % interval: what the profile of the likelihood does not rule out."""
     high: float | None = None
 
-    @property
-    def mistakes(self) -> float:
-        """The share of clear pairs that are answered wrongly: ε/2."""
-        return self.value / 2
-
 
 def expected_difference(p_left: float, error_rate: float) -> float:
     """The Δ behind a prediction P̂ = (1-ε)·σ(Δ) + ε/2: what has the error in it already must not get it twice."""

@@ -15,7 +15,7 @@ from backflip.loop import one_thread
 from backflip.policies import Policy
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError
-from backflip.settings import Settings
+from backflip.settings import settings_of
 
 PICTURES = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 
@@ -58,7 +58,7 @@ def load_policy(run: RunDir) -> Policy:
     Raises:
         RunError: there is no checkpoint of it yet.
     """
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     checkpoint = run.newest("act")
     if checkpoint is None:
         raise RunError(f"{run.path} has no checkpoint of a policy yet; let it train a little longer")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from backflip.error_rates import Evidence
+from backflip.errors import must_be_one_of
 from backflip.files import load_arrays, save_arrays
-from backflip.preferences import Changes, Comparisons, apply_changes
+from backflip.preferences import ERROR_RATE, Changes, Comparisons, apply_changes
 from backflip.reward import RewardEnsemble, probability_left
 
 SMALLEST_L2, LARGEST_L2 = 1e-7, 1e1
@@ -30,7 +31,7 @@ POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1, *range(1, 12)]))
 class FitConfig:
     """How r̂ is fitted."""
 
-    error_rate: float = 0.1
+    error_rate: float = ERROR_RATE
     """Probability that the person answers at random (§2.2.3)."""
     error_rates: ErrorRates = "flat"
     """That one for everybody, or each annotator's own, estimated before each fit (`error_rates.most_likely`)."""
@@ -62,10 +63,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
-        if self.error_rates not in get_args(ErrorRates):
-            raise ValueError(
-                f"error_rates is {self.error_rates!r}; it must be one of {', '.join(get_args(ErrorRates))}"
-            )
+        must_be_one_of(ErrorRates, error_rates=self.error_rates)
         if not 0 <= self.l2 <= self.largest_l2:
             raise ValueError(f"l2 is {self.l2}; it lies between 0 and largest_l2, {self.largest_l2}")
         if not 0 < self.shortest_crop <= 1:

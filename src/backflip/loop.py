@@ -23,7 +23,7 @@ from backflip.files import CannotWrite
 from backflip.fitting import Fit
 from backflip.processes import Part, PartDied, Stop, run_together
 from backflip.rundir import RunDir
-from backflip.settings import Settings
+from backflip.settings import Settings, settings_of
 from backflip.store import Store
 
 
@@ -47,7 +47,7 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts 
     All that happens between two checkpoints is one transaction, which ends with the name of the checkpoint it belongs
     to: whenever the process dies, database and checkpoints agree.
     """
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     one_thread()
     with run.owned(), closing(run.store()) as store:
         act = parts.act(run, store, settings)
@@ -166,7 +166,7 @@ def fit_on(path: Path, parts: Parts, stop: Stop) -> None:
 def _enter(path: Path) -> tuple[RunDir, Settings]:
     one_thread()
     run = RunDir.open(path)
-    return run, Settings.from_dict(run.settings)
+    return run, settings_of(run)
 
 
 def one_thread() -> None:

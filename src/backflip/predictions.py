@@ -145,8 +145,3 @@ def reliability(found: Sequence[Outcome], bins: int = BINS) -> list[Bin]:
         if came_true is not None:
             rows.append(Bin(low, high, fmean(outcome.confidence for outcome, _ in part), came_true))
     return rows
-
-
-def surprises(found: Iterable[Outcome], most: int | None = None) -> list[Outcome]:
-    """The answers that r̂ expected least, greatest surprise first: slips of people, and blind spots of r̂."""
-    return sorted(found, key=lambda outcome: -outcome.surprise)[:most]

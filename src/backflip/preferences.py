@@ -9,6 +9,9 @@ from jaxtyping import Float32, Int64, Shaped
 
 from backflip.segments import Segments, concatenate
 
+ERROR_RATE = 0.1
+"""Probability that a person answers at random (§2.2.3)."""
+
 
 class Choice(StrEnum):
     """What a teacher said about a query."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
+from backflip.errors import must_be_one_of
+from backflip.preferences import ERROR_RATE
 from backflip.reward import RewardEnsemble, probability_left
 from backflip.segments import Segments
 
@@ -26,8 +28,6 @@ class AskConfig:
     behaviours (`spread_out`), or uniformly at random (the paper's ablation)."""
     oversample: int = 10
     """Candidate pairs for each query that is asked (A)."""
-    error_rate: float = 0.1
-    """As in the likelihood: P̂ is what a person would answer, slips included."""
     initial_fraction: float = 0.25
     """Share of the labels asked before training, about the untrained policy (A.1)."""
     half_life: float = 2e6
@@ -56,6 +56,7 @@ class AskConfig:
             )
         if not 0 < self.newest <= 1:
             raise ValueError(f"newest is {self.newest}; it is a share of the candidates: above 0 and at most 1")
+        must_be_one_of(Selector, selector=self.selector)
         if min(self.session, self.oversample, self.recent, self.open_queries) < 1 or self.half_life <= 0:
             raise ValueError(f"{self} cannot be: session, oversample, recent and open_queries are at least 1")
 
@@ -100,9 +101,12 @@ class LabelSchedule:
 
 
 def pair_probabilities(
-    ensemble: RewardEnsemble, segments: Segments, pairs: Int64[np.ndarray, "q 2"], error_rate: float = 0.1
+    ensemble: RewardEnsemble, segments: Segments, pairs: Int64[np.ndarray, "q 2"], error_rate: float = ERROR_RATE
 ) -> Float32[np.ndarray, "m q"]:
-    """Each member's P̂(left) for pairs of positions in `segments`; every segment is evaluated once."""
+    """Each member's P̂(left) for pairs of positions in `segments`: what a person would answer, slips included.
+
+    Every segment is evaluated once.
+    """
     returns = torch.from_numpy(ensemble.segment_returns(segments.observations, segments.actions, segments.mask()))
     chosen: Float32[np.ndarray, "m q"] = probability_left(
         returns[:, pairs[:, 0]], returns[:, pairs[:, 1]], error_rate
@@ -161,6 +165,7 @@ def select_queries(
     config: AskConfig | None = None,
     groups: Int64[np.ndarray, " n"] | None = None,
     asked: Int64[np.ndarray, "p 2"] | None = None,
+    error_rate: float = ERROR_RATE,
 ) -> tuple[Int64[np.ndarray, "q 2"], Float32[np.ndarray, "m q"] | None, float]:
     """Choose `count` pairs of positions out of `oversample` times as many: those most worth asking about (§2.2.4).
 
@@ -172,6 +177,7 @@ def select_queries(
         groups: only segments of the same group are compared, and no two pairs are of one group as long as there are
             others: a prompt's completions tell less the more of them are asked about.
         asked: pairs of positions that were asked before, in either order.
+        error_rate: as in the likelihood (`FitConfig.error_rate`).
 
     Returns:
         The pairs (left, right), each member's P̂(left) for them, and the mean variance of all candidates.
@@ -189,7 +195,7 @@ def select_queries(
         used = np.repeat(groups[pairs[:, :1]], 2, axis=1)
     if ensemble is None or len(pairs) == 0:
         return pairs[_distinct(pairs, count, used, known)], None, 0.0
-    predicted = pair_probabilities(ensemble, segments, pairs, config.error_rate)
+    predicted = pair_probabilities(ensemble, segments, pairs, error_rate)
     order = np.argsort(-score(predicted, config.selector), kind="stable")
     if config.selector == "diverse":
         order = order[: SHORTLIST * count]
@@ -211,8 +217,11 @@ def score(predicted: Float32[np.ndarray, "m q"], selector: Selector) -> Float64[
         variance: Float64[np.ndarray, " q"] = p.var(axis=0)
         return variance
     both = _entropy(p.mean(axis=0))
-    worth: Float64[np.ndarray, " q"] = both if selector == "entropy" else both - _entropy(p).mean(axis=0)
-    return worth
+    if selector == "entropy":
+        return both
+    assert selector == "information"
+    told: Float64[np.ndarray, " q"] = both - _entropy(p).mean(axis=0)
+    return told
 
 
 def _entropy(p: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from backflip.files import DamagedFile, load_arrays, save_arrays
+from backflip.preferences import ERROR_RATE
 from backflip.segments import Array
 
 LEAK = 0.01
@@ -275,7 +276,7 @@ def _like(expected: Tensor, found: Array) -> Tensor:
 
 
 def probability_left(
-    left: Float[Tensor, "*n"], right: Float[Tensor, "*n"], error_rate: float | Float[Tensor, " e"] = 0.1
+    left: Float[Tensor, "*n"], right: Float[Tensor, "*n"], error_rate: float | Float[Tensor, " e"] = ERROR_RATE
 ) -> Float[Tensor, "*n"]:
     """P̂ that a person chooses left, from the two returns: (1-ε)·σ(left - right) + ε/2 (eq. 1, §2.2.3; Ibarz 2018 A.3).
 

@@ -136,7 +136,7 @@ class RunDir:
 
     @property
     def clip_rewards(self) -> Path:
-        """Where it lies what the newest r̂ gives for the segments that are drawn."""
+        """The file with what the newest r̂ gives for the drawn segments."""
         return self.path / "clip_rewards.safetensors"
 
     def store(self, check: bool = False, **options: Any) -> Store:

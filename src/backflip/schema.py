@@ -123,8 +123,8 @@ event = sa.Table(
 )
 sa.Index("never_asked", segment.c.asked, segment.c.id)
 sa.Index("best_first", query.c.status, query.c.disagreement.desc(), query.c.id)
-# PostgreSQL looks here, when a segment is pruned, for queries that would lose it; SQLite does the same.
 sa.Index("lent_to", showing.c.annotator, showing.c.done, showing.c.until)
+# PostgreSQL looks here, when a segment is pruned, for queries that would lose it; SQLite does the same.
 sa.Index("shown_left", query.c.left)
 sa.Index("shown_right", query.c.right)
 

@@ -3,11 +3,13 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from backflip.errors import must_be_one_of
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
 from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig, LabelSchedule
 from backflip.reward import RewardConfig
+from backflip.rundir import RunDir, RunError
 from backflip.teachers.oracle import FALLIBLE
 from backflip.teachers.people import PeopleConfig
 from backflip.tuning import TuneConfig
@@ -15,8 +17,9 @@ from backflip.tuning import TuneConfig
 Mode = Literal["in_turn", "at_once"]
 Algorithm = Literal["ppo", "sac"]
 Log = Literal["tensorboard", "wandb", "trackio"]
+Behaviour = Literal["recent", "labelled"]
 SPARE_STEPS = 100_000
-"""By so much a run may miss its end: it goes on to the end of a rollout."""
+"""How far a run may overshoot its steps: it finishes the rollout it is in."""
 PEOPLE = "people"
 SCRIPTED = "scripted"
 JUDGE = "judge"
@@ -42,7 +45,7 @@ class Settings:
     """With people: comparisons before the first r̂. They should soon see that their choices matter."""
     segments_per_rollout: int = 16
     """Segments kept of each rollout while training, as candidates."""
-    calibrate_on: Literal["recent", "labelled"] = "recent"
+    calibrate_on: Behaviour = "recent"
     """r̂ is normalised on the newest segments, or on those of the comparisons. What an off-policy critic has learned
     about old behaviour goes on being right as long as the zero of r̂ stays where it is."""
     calibrate_steps: int = 20_000
@@ -79,10 +82,9 @@ class Settings:
             raise ValueError(f"labels is {self.labels} and steps is {self.steps}; both must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(get_args(Mode))}")
-        if self.policy not in get_args(Algorithm):
-            raise ValueError(f"policy is {self.policy!r}; it must be one of {', '.join(get_args(Algorithm))}")
+        must_be_one_of(Mode, mode=self.mode)
+        must_be_one_of(Algorithm, policy=self.policy)
+        must_be_one_of(Behaviour, calibrate_on=self.calibrate_on)
         if self.disk_megabytes < 1:
             raise ValueError(f"disk_megabytes is {self.disk_megabytes}; a run directory takes at least 1, better 1000")
         if not set(self.log) <= set(get_args(Log)):
@@ -189,19 +191,34 @@ class Settings:
             "ask": AskConfig,
             "people": PeopleConfig,
         }
-        known = {f.name for f in fields(cls)}
-        plain: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+        plain = _known(cls, values)
         plain["log"] = tuple(plain.get("log", ()))
         for name, part in parts.items():
-            known = {f.name for f in fields(part)}
-            inner = {key: value for key, value in plain.get(name, {}).items() if key in known}
+            inner = _known(part, plain.get(name, {}))
             if "band" in inner:
                 inner["band"] = tuple(inner["band"])
             plain[name] = part(**inner)
         if plain.get("tune") is not None:
-            known = {f.name for f in fields(TuneConfig)}
-            plain["tune"] = TuneConfig(**{key: value for key, value in plain["tune"].items() if key in known})
+            plain["tune"] = TuneConfig(**_known(TuneConfig, plain["tune"]))
         return cls(**plain)
+
+
+def settings_of(run: RunDir) -> Settings:
+    """A run's settings.
+
+    Raises:
+        RunError: somebody changed them to what cannot be.
+    """
+    try:
+        return Settings.from_dict(run.settings)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({reason}); restore a copy") from error
+
+
+def _known(cls: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def reset_seed(seed: int, iteration: int) -> int:

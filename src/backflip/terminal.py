@@ -5,16 +5,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
 from backflip.errors import Mendable
-from backflip.rundir import RunDir, RunError
-
-if TYPE_CHECKING:
-    from backflip.settings import Settings
 
 Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
 File = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
@@ -40,7 +36,7 @@ class Unusable(Mendable):
 
 @contextmanager
 def ending(interrupt: bool = False) -> Iterator[threading.Event]:
-    """Meanwhile a SIGTERM ends things as cleanly as Ctrl-C, and Ctrl-C does even where a script's `&` had it ignored.
+    """Inside, SIGTERM ends things as cleanly as Ctrl-C, and Ctrl-C works even in a script's background job.
 
     Args:
         interrupt: by interrupting what runs, rather than by setting the event.
@@ -61,18 +57,3 @@ def ending(interrupt: bool = False) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def settings_of(run: RunDir) -> "Settings":
-    """A run's settings.
-
-    Raises:
-        RunError: somebody changed them to what cannot be.
-    """
-    from backflip.settings import Settings
-
-    try:
-        return Settings.from_dict(run.settings)
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"the settings in {run.path / 'run.json'} are damaged ({reason}); restore a copy") from error

@@ -17,7 +17,7 @@ class Trust:
         self._position = 0
 
     def look(self) -> dict[str, float]:
-        """Measurements of this moment; what the alarm says, is told to the page."""
+        """Measurements of this moment; also tells the page what the alarm says."""
         self._read_returns()
         found = outcomes(self.store.preferences())
         alarm = reward_hacking(self._returns, found)

@@ -1,7 +1,9 @@
 """How a language model is tuned: plain values, without PyTorch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from backflip.errors import must_be_one_of
 
 Algorithm = Literal["rloo", "ppo"]
 Controller = Literal["budget", "ziegler", "fixed"]
@@ -63,14 +65,10 @@ class TuneConfig:
     """Address of a vLLM server that samples, such as http://127.0.0.1:8000; by default transformers does, here."""
 
     def __post_init__(self) -> None:
-        for name, kinds in (
-            ("algorithm", Algorithm),
-            ("controller", Controller),
-            ("aggregate", Aggregate),
-            ("reads", Reads),
-        ):
-            if getattr(self, name) not in get_args(kinds):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(kinds))}")
+        must_be_one_of(Algorithm, algorithm=self.algorithm)
+        must_be_one_of(Controller, controller=self.controller)
+        must_be_one_of(Aggregate, aggregate=self.aggregate)
+        must_be_one_of(Reads, reads=self.reads)
         counts = ("batch_prompts", "prompt_tokens", "response_tokens", "original_samples", "micro_batch", "epochs")
         for name in (*counts, "minibatches", "horizon"):
             if getattr(self, name) < 1:

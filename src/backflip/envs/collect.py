@@ -141,8 +141,3 @@ def small_frame(env: Env) -> Array:
             total += frame[row:height:factor, column:width:factor]
     mean: Array = total // factor**2
     return mean.astype(np.uint8)
-
-
-def is_discrete(space: Space) -> bool:
-    """Whether actions of this space are numbers of choices rather than vectors."""
-    return isinstance(space, gym.spaces.Discrete)

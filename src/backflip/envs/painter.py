@@ -28,7 +28,7 @@ from backflip.segments import Array
 LIGHT_DISTANCE = 30.0
 """In metres; far enough for nearly parallel shadows."""
 EDGE_RAYS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
-"""Where in a pixel on an outline it is looked again, in pixels from its middle."""
+"""Offsets from a pixel's centre, in pixels, at which outlines are sampled again."""
 
 
 class Painter:

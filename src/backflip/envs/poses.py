@@ -1,8 +1,8 @@
 """Clips that the browser draws: where each part of a robot is in each frame, and once for all clips what the parts are.
 
 A frame is 2 + 7 g little-endian float32: how far the camera has followed the robot (x, y), then for each of the g parts
-its place (x, y, z) and its rotation (w, x, y, z), in metres and in MuJoCo's axes. What parts, colours, floor, light and
-camera are says a JSON file, the geometry, that all clips of a model share.
+its place (x, y, z) and its rotation (w, x, y, z), in metres and in MuJoCo's axes. A JSON file, the geometry, shared by
+all clips of a model, says what the parts, colours, floor, light and camera are.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ STANDING = 0.7
 HOLD_SECONDS = 0.2
 """How long a landing has to be upright."""
 FARTHEST = -3
-"""Where the Hopper sees this of its `Flip`."""
+"""Where `Flip.farthest` stands in what the Hopper sees, from the end."""
 
 KEPT_SECONDS = 0.2
 """A leg that touches the floor is in use so long before and after; a running Cheetah's touch it more often."""

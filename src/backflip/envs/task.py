@@ -53,7 +53,7 @@ class Task:
     environment: str
     """The Gymnasium id."""
     question: str
-    """One or two sentences that tell a labeller what counts (Appendix B)."""
+    """One or two sentences that tell an annotator what counts (Appendix B)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to `gymnasium.make`."""
     wrap: Callable[[Env], Env] | None = None
@@ -62,7 +62,7 @@ class Task:
     script: Script | None = None
     """What a scripted teacher makes of a segment, in place of a person; larger is better."""
     script_margin: float = 0.0
-    """Two segments that it tells apart by less are a tie, as they are to people who find what was asked for in neither.
+    """Two segments whose scores differ by less are a tie, as for people who see what was asked for in neither clip.
     Choices have no scale: without ties, a trifle in which many pairs differ weighs as much in r̂ as what is wanted."""
     behaviour: Behaviour | None = None
     """What evaluations measure beside returns; like a script, it needs a simulator."""

@@ -10,7 +10,7 @@ from backflip.exchange.bundle import About, ExchangeError
 from backflip.packing import ARRAYS, Layout
 from backflip.rundir import RunDir
 from backflip.segments import Segments
-from backflip.settings import Settings
+from backflip.settings import Settings, settings_of
 from backflip.store import Store
 from backflip.stored_segments import layout_of
 
@@ -26,7 +26,7 @@ class Wanted:
 
 def wanted_by(run: RunDir, store: Store) -> Wanted:
     """What a run wants of segments: as those that it has, or where it has none, as its environment would give them."""
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     with store.reading() as c:
         layout = layout_of(c)
     if settings.is_text:

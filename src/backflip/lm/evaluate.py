@@ -10,7 +10,7 @@ from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.tune import ORIGINAL, Tuner
 from backflip.published import Published
 from backflip.rundir import RunDir, RunError
-from backflip.settings import Settings
+from backflip.settings import Settings, settings_of
 from backflip.texts import Text
 
 SHOWN = 5
@@ -44,7 +44,7 @@ def evaluate_text(run: RunDir, completions: int = 128, seed: int = 0) -> TextEva
         RunError: the run has no checkpoint yet.
         ModelError: its model cannot be loaded.
     """
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     assert settings.tune is not None
     checkpoint = run.newest("act")
     if checkpoint is None:

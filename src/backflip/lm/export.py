@@ -21,7 +21,7 @@ from backflip.lm.small import SMALL, SMOL, find, home
 from backflip.lm.tune import ORIGINAL
 from backflip.rundir import RunDir
 from backflip.schema import LABEL
-from backflip.settings import JUDGE, SCRIPTED, Settings
+from backflip.settings import JUDGE, SCRIPTED, Settings, settings_of
 from backflip.store import Store
 from backflip.teachers.oracle import FALLIBLE
 
@@ -71,7 +71,7 @@ def export_model(run: RunDir, folder: Path, licence: str = UNKNOWN) -> list[Path
     """
     if not _LICENCE.fullmatch(licence):
         raise ExchangeError(f"{licence!r} names no licence; write cc-by-4.0, mit, other, ...")
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     try:
         causal = tuned(run)
     except (ModelError, DamagedFile) as error:
@@ -94,7 +94,7 @@ def tuned(run: RunDir) -> Causal:
         ModelError: the model that it began with is not there any more, or is another one.
         DamagedFile: the checkpoint cannot be read.
     """
-    config = Settings.from_dict(run.settings).tune
+    config = settings_of(run).tune
     if config is None:
         raise ExchangeError(f"{run.path} tunes no language model; its policy is no model to export")
     checkpoint = run.newest("act")

@@ -9,7 +9,7 @@ from backflip.lm.reward import Reader, must_be_of
 from backflip.lm.small import find
 from backflip.lm.tune import ORIGINAL, room_of
 from backflip.rundir import RunDir
-from backflip.settings import Settings
+from backflip.settings import settings_of
 from backflip.texts import Text
 
 Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
@@ -22,7 +22,7 @@ def reading(run: RunDir) -> tuple[Features, Decode, int]:
     Raises:
         ModelError: the run's model cannot be loaded, or is another one than it began with.
     """
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     assert settings.tune is not None
     causal = find(settings.tune.model)
     if (run.path / ORIGINAL).exists():

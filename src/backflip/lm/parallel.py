@@ -31,7 +31,7 @@ from backflip.lm.sharding import is_asked, shard
 from backflip.lm.tune import PolicySteps, Sampled, Tune, Tuner
 from backflip.loop import Parts, at_once, in_turn, one_thread
 from backflip.rundir import RunDir, RunError
-from backflip.settings import Settings
+from backflip.settings import Settings, settings_of
 from backflip.store import Store
 from backflip.texts import Text
 
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str]) -> None:
         raise RunError("give the run directory, and nothing else: ... -m backflip.lm.parallel RUN")
     one_thread()
     run = RunDir.open(Path(arguments[0]))
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     if settings.tune is None:
         raise RunError(f"{run.path} tunes no language model; go on with it by: backflip resume {run.path}")
     if os.environ.get("RANK", "0") != "0":

@@ -23,7 +23,7 @@ from backflip.lm.small import find
 from backflip.lm.tune import ORIGINAL
 from backflip.published import Published
 from backflip.rundir import RunDir, RunError
-from backflip.settings import Settings
+from backflip.settings import settings_of
 from backflip.store import Store
 from backflip.texts import Text
 from backflip.web.limits import Guesses, Pace
@@ -68,7 +68,7 @@ class Scorer:
             RunError: the run tunes no language model, or has not sampled from its original yet.
             ModelError: the model that it began with cannot be loaded.
         """
-        config = Settings.from_dict(run.settings).tune
+        config = settings_of(run).tune
         if config is None:
             raise RunError(f"{run.path} tunes no language model; its r̂ reads no texts")
         file = run.path / ORIGINAL

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from backflip.errors import Mendable
 from backflip.lm.corpus import openings
 from backflip.rundir import RunDir
-from backflip.settings import Settings
+from backflip.settings import settings_of
 from backflip.texts import Text
 
 Gold = Callable[[Sequence[Text]], Float32[np.ndarray, " n"]]
@@ -114,14 +114,14 @@ def task_of(run: RunDir) -> TextTask:
     Raises:
         TaskError: its prompts cannot be read.
     """
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     assert settings.tune is not None
     return text_task(settings.task, prompts_of(run), settings.tune.question)
 
 
 def prompts_of(run: RunDir) -> str | None:
     """The file of the prompts that a run began with, its own copy where it has one; None where they are the task's."""
-    settings = Settings.from_dict(run.settings)
+    settings = settings_of(run)
     given = None if settings.tune is None else settings.tune.prompts
     kept = run.path / PROMPTS_FILE
     return str(kept.absolute()) if given and kept.exists() else given

@@ -360,7 +360,7 @@ class Tune:
         with self.run.publishing("act", number) as directory:
             self.tuner.save(directory)
             write_whole(directory / "steps.json", json.dumps({"explored": self.policy.explored}).encode())
-        self.reward.version = 0
+        self.reward.read_again()
 
     def load(self, exactly: int | None = None) -> None:
         """Go on from the newest checkpoint, or from that of a number, if there is one."""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 NEIGHBOUR = 5
-"""The distance to the so-many-th nearest state counts (PEBBLE)."""
+"""Which nearest neighbour's distance counts (PEBBLE)."""
 
 
 def state_entropy(

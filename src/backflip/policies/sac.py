@@ -30,7 +30,7 @@ LOWEST, HIGHEST = -5.0, 2.0
 FAR_SIGHTED = 0.995
 """With a γ above this, values cannot follow each new r̂ to its mean; at .99 it made no difference (docs/log.md)."""
 LAST_RATE = 0.05
-"""Of the learning rate, that it falls to where it falls."""
+"""Share of the learning rate that is left at the end of a run in which it falls."""
 ENTROPY_SAMPLE = 1024
 """Remembered states that novelty is measured among."""
 

@@ -12,7 +12,7 @@ from backflip.store import Store
 
 NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 MARGIN_SEGMENTS = 200
-"""Recent segments whose mean true return the thresholds of skip and equal are shares of."""
+"""The thresholds of skip and equal are shares of the mean true return of so many recent segments."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from backflip.errors import must_be_one_of
 from backflip.picks import SHOWN
 from backflip.segments import Array
 from backflip.store import Account, Checks, Store
 
+Clips = Literal["poses", "sheets"]
 DRAWN_AT_ONCE = 2
 """Queries drawn in one turn, the most informative first; few, so that new ones are not kept waiting behind old."""
 SEVERAL = {"overlap": 0.05, "repeats": 0.03, "gold": 0.01}
@@ -24,7 +26,7 @@ class PeopleConfig:
     """Share of showings that ask again what one has answered before, sides exchanged; by default 0.03 of several."""
     gold: float | None = None
     """Share of showings whose right answer is known; by default 0.01 where there are several."""
-    clips: Literal["poses", "sheets"] = "poses"
+    clips: Clips = "poses"
     """Who draws a robot: the browser from its poses (and we, if that cannot), or we as a sheet of frames."""
 
     best_of: int = 2
@@ -37,6 +39,7 @@ class PeopleConfig:
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}; it is a share, from 0 to 1")
+        must_be_one_of(Clips, clips=self.clips)
         self.checks(several=True)
 
     def checks(self, several: bool) -> Checks:

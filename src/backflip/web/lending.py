@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 
 LENT_SECONDS = 300.0
-"""So long nobody else is shown four that somebody has in front of them."""
+"""How long four that one person has in front of them are shown to nobody else."""
 
 
 @dataclass

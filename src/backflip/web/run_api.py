@@ -17,6 +17,7 @@ from backflip.annotators import alpha
 from backflip.browsing import Drawn, Given
 from backflip.clip_rewards import ClipRewards
 from backflip.files import DamagedFile
+from backflip.preferences import ERROR_RATE
 from backflip.records import NAMELESS, Record
 from backflip.schema import LABEL, LARGEST_NUMBER, PRACTICE
 from backflip.web import messages as m
@@ -29,8 +30,6 @@ CLIPS_ON_PAGE = 24
 PAIRS_ON_PAGE = 12
 EVENTS_AT_ONCE = 500
 """Events that a download reads at a time."""
-ERROR_RATE = 0.1
-"""Where the run's settings do not say what r̂ predicted with."""
 
 Item = TypeVar("Item")
 ClipOrder = Literal["highest", "lowest", "disagreed", "newest", "flagged"]
@@ -214,20 +213,21 @@ def annotators(here: Here, since: Since = -1) -> r.Annotators | None:
             return None
         answers = [tables.as_answer(g) for g in browsing.given(c) if g.purpose != PRACTICE]
     told = here.store.instructed()
-    assumed = _error_rate(here, "ask")
+    assumed = _error_rate(here)
     rates, estimating = here.estimates.rates(answers, newest, assumed)
     return r.Annotators(
         annotators=tables.people(here.store.accounts(), answers, rates),
         alpha=alpha(answers),
         estimating=estimating,
         instruction=None if told is None else r.Instruction.model_validate(told),
-        assumed=_error_rate(here, "fit"),
+        assumed=assumed,
         newest=newest,
     )
 
 
-def _error_rate(here: Context, part: str) -> float:
-    rate = here.run.settings.get(part, {}).get("error_rate")
+def _error_rate(here: Context) -> float:
+    """What r̂ is fitted and predicts with."""
+    rate = here.run.settings.get("fit", {}).get("error_rate")
     return float(rate) if isinstance(rate, int | float) else ERROR_RATE
 
 
