@@ -1,5 +1,6 @@
 """The server's side of the pages: who gets in, what is stored, what a hostile visitor gets."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -225,17 +226,46 @@ def test_pairs_that_the_page_still_holds_stay_its_own(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["no sheet", "no description", "half a description", "no frames"])
+@pytest.mark.parametrize("missing", ["sheet", "description", "everything"])
+def test_a_pair_whose_clip_is_missing_waits_until_it_is_drawn_again(
+    visitor: TestClient, run: RunDir, store: Store, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = add_pairs(run, store, 4)
+    clip = shown(store)[0].right_clip
+    for file in run.clips.iterdir():
+        if missing == "everything" or file.name == f"{clip}.{'png' if missing == 'sheet' else 'json'}":
+            file.unlink()
+    with caplog.at_level(logging.WARNING):
+        reply = visitor.get("/api/next", params={"count": 3}).json()
+    assert queries_of(store, reply) == ([] if missing == "everything" else numbers[1:])
+    assert f"query {numbers[0]} waits until its clips are drawn again" in caplog.text
+    counts = store.counts()
+    assert (counts.open, counts.flagged) == (4, 0)
+    assert len(store.undrawn(8)) == (8 if missing == "everything" else 2)
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_costs_no_pair(
+    visitor: TestClient, run: RunDir, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = add_pairs(run, store, 3)
+
+    def unreadable(clips: Path, clip: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(clips / clip))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backflip.web.app.described", unreadable)
+        reply = visitor.get("/api/next", params={"count": 3})
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+    assert queries_of(store, visitor.get("/api/next", params={"count": 3}).json()) == numbers
+
+
+@pytest.mark.parametrize("damage", ["half a description", "no frames"])
 def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
     visitor: TestClient, run: RunDir, store: Store, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     numbers = add_pairs(run, store, 4)
     clip = shown(store)[0].right_clip
-    if damage == "no sheet":
-        (run.clips / f"{clip}.png").unlink()
-    elif damage == "no description":
-        (run.clips / f"{clip}.json").unlink()
-    elif damage == "half a description":
+    if damage == "half a description":
         (run.clips / f"{clip}.json").write_text('{"frame_width": 8')
     else:
         meta = json.loads((run.clips / f"{clip}.json").read_text())
@@ -432,6 +462,31 @@ def test_a_run_that_went_back_to_a_checkpoint_is_told_anew(visitor: TestClient, 
     assert report["reset"]
     assert report["series"]["fit/train_loss"]["step"] == [10]
     assert report["position"] == kept
+
+
+def test_a_run_that_went_back_and_on_past_where_it_was_is_told_anew(visitor: TestClient, run: RunDir) -> None:
+    run.record(10, {"fit/train_loss": 0.5})
+    kept = run.metrics_position()
+    run.record(20, {"fit/train_loss": 0.4})
+    heard = visitor.get("/api/run").json()
+    run.forget_metrics(kept)
+    for step in (15, 20, 25):
+        run.record(step, {"fit/train_loss": 0.3})
+    report = visitor.get("/api/run", params={"since": heard["position"], "mark": heard["mark"]}).json()
+    assert report["reset"]
+    assert report["series"]["fit/train_loss"]["step"] == [10, 15, 20, 25]
+
+
+def test_a_run_of_days_is_told_in_points_that_a_page_can_draw(visitor: TestClient, run: RunDir) -> None:
+    lines = [f'{{"step": {i}, "seconds": {i}.0, "name": "act/reward", "value": 1.5}}' for i in range(20_000)]
+    (run.path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    first = visitor.get("/api/run").json()
+    steps = first["series"]["act/reward"]["step"]
+    assert 1_000 <= len(steps) <= 2_001
+    assert steps[-1] == 19_999
+    run.record(20_000, {"act/reward": 2.0})
+    then = visitor.get("/api/run", params={"since": first["position"], "mark": first["mark"]}).json()
+    assert (then["reset"], then["series"]["act/reward"]["step"]) == (False, [20_000])
 
 
 def test_the_report_tells_what_every_part_said_and_the_newest_answers(

@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from backflip import measurements
 from backflip.errors import Mendable
 from backflip.files import DamagedFile, sync_directory, write_whole, writing
 from backflip.store import Store, StoreError
@@ -35,7 +36,6 @@ FORMAT = 1
 KEPT = {"reward": 5}
 """How many are kept of each kind, where it is not 2: the newest, and one to fall back to."""
 READ_ATTEMPTS = 3
-MARKED_BYTES = 200
 """Bytes of measurements, two lines, that are looked at to see whether they are the same as before."""
 PACKAGES = ("backflip", "numpy", "torch", "gymnasium", "mujoco", "sqlalchemy")
 
@@ -249,53 +249,32 @@ class RunDir:
             CannotWrite: the disk is full, or not ours to write on.
         """
         seconds = round(self._age + time.monotonic() - self._opened, 3)
-        lines = [
-            json.dumps({"step": step, "seconds": seconds, "name": name, "value": value})
-            for name, value in values.items()
-        ]
-        file = self.path / "metrics.jsonl"
-        with writing(file), file.open("a+b") as opened:
-            end = opened.seek(0, os.SEEK_END)
-            opened.seek(max(0, end - 1))
-            torn = opened.read(1) not in (b"", b"\n")  # by a writer that was killed, or found the disk full
-            content = "".join(line + "\n" for line in ["", *lines][not torn :])
-            opened.write(content.encode())  # one write: lines of parts do not mix
+        measurements.append(self._measured, step, seconds, values)
 
-    def metrics(self, since: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """The measurements from a byte position on, and the position to ask from next.
+    def metrics(self, since: int = 0) -> tuple[list[measurements.Line], int]:
+        """The measurements from a byte position on, and the position to ask from next (`measurements.read`)."""
+        return measurements.read(self._measured, since)
 
-        A line that is not whole yet is left for the next time. One that never became whole, because its writer was
-        killed, is passed over.
-        """
-        try:
-            with (self.path / "metrics.jsonl").open("rb") as file:
-                file.seek(since)
-                content = file.read()
-        except FileNotFoundError:
-            return [], 0
-        whole = content[: content.rfind(b"\n") + 1]
-        return [line for text in whole.splitlines() if (line := _measurement(text))], since + len(whole)
+    def metrics_thinned(self) -> tuple[list[measurements.Line], int]:
+        """The same from the beginning, but only some of a name that has many (`measurements.read_thinned`)."""
+        return measurements.read_thinned(self._measured)
 
     def metrics_position(self) -> int:
         """How long the measurements are, to cut them back to when going over the same steps again."""
-        file = self.path / "metrics.jsonl"
-        return file.stat().st_size if file.exists() else 0
+        return self._measured.stat().st_size if self._measured.exists() else 0
 
     def metrics_mark(self, position: int) -> str:
         """What stands just before a position; something else there later means that they were cut back meanwhile."""
-        file, begin = self.path / "metrics.jsonl", max(0, position - MARKED_BYTES)
-        content = b""
-        if file.exists():
-            with file.open("rb") as opened:
-                opened.seek(begin)
-                content = opened.read(position - begin)
-        return hashlib.sha256(content).hexdigest()[:16]
+        return measurements.mark(self._measured, position)
 
     def forget_metrics(self, position: int) -> None:
         """Cut the measurements back to a position."""
-        file = self.path / "metrics.jsonl"
-        if file.exists() and file.stat().st_size > position:
-            os.truncate(file, position)
+        if self.metrics_position() > position:
+            os.truncate(self._measured, position)
+
+    @property
+    def _measured(self) -> Path:
+        return self.path / "metrics.jsonl"
 
     # ---- one writer at a time
 
@@ -361,14 +340,6 @@ def _commit() -> str:
 
 def _numbers(directory: Path) -> list[int]:
     return [int(entry.name) for entry in directory.iterdir() if entry.name.isdigit()] if directory.is_dir() else []
-
-
-def _measurement(line: bytes) -> dict[str, Any] | None:
-    try:
-        measured: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return measured
 
 
 def _checksum(file: Path) -> str:

@@ -43,6 +43,7 @@ LESSONS = 10
 """Pairs of a practice round at most: a minute's work."""
 MOST_ROUNDS = 20
 """How many times to look for replacements of pairs that cannot be shown, in one request."""
+RETRY = {"retry-after": str(RETRY_SECONDS)}
 _log = logging.getLogger(__name__)
 
 ANYONE = [needs(None)]
@@ -227,24 +228,30 @@ def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
 
 
 def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Checks) -> tuple[list[m.Pair], int]:
-    """Borrow pairs that can be shown; those that cannot are flagged, or they would always come first."""
+    """Borrow pairs that can be shown.
+
+    What is missing will be drawn again; what is damaged is flagged, or it would always come first.
+    """
     passed_over = 0
     for _ in range(MOST_ROUNDS):
-        claims = here.store.claim(annotator, count, checks=checks, besides=held)
-        broken: list[tuple[Claim, str]] = []
         pairs = []
+        claims = here.store.claim(annotator, count, checks=checks, besides=held)
         for claim in claims:
             try:
                 pairs.append(_pair(here.run.clips, claim))
-            except (OSError, ValidationError) as error:
-                broken.append((claim, str(error)))
+            except FileNotFoundError as error:
+                _log.warning("query %d waits until its clips are drawn again: %s", claim.query.id, error)
+                here.store.forget_clips([claim.query.left, claim.query.right])
+            except OSError as error:
+                _log.error("the clips of query %d cannot be read: %s", claim.query.id, error)
+                raise HTTPException(503, "The server cannot read its clips just now.", RETRY) from error
+            except ValidationError as error:
                 _log.warning("query %d is passed over, a clip of it cannot be shown: %s", claim.query.id, error)
-        if not broken:
+                showing = here.store.shown(claim.showing, annotator)
+                here.store.flag(new_uuid(), claim.query.id, annotator, str(error)[:200], showing)
+        if len(pairs) == len(claims):
             return pairs, passed_over
-        for claim, why in broken:
-            showing = here.store.shown(claim.showing, annotator)
-            here.store.flag(new_uuid(), claim.query.id, annotator, why[:200], showing)
-        passed_over += len(broken)
+        passed_over += len(claims) - len(pairs)
     return pairs, passed_over
 
 
@@ -267,10 +274,16 @@ def _shown(store: Store, number: int, visitor: Session) -> Showing:
 
 
 @watching.get("/run")
-def report(here: Here, visitor: Visitor, since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0) -> m.Report:
-    """How the run is doing, with the measurements since a position that an earlier report gave."""
-    reset = since > here.run.metrics_position()
-    lines, position = here.run.metrics(0 if reset else since)
+def report(
+    here: Here,
+    visitor: Visitor,
+    since: Annotated[int, InAddress(ge=0, lt=2**63)] = 0,
+    mark: Annotated[str, InAddress(max_length=16)] = "",
+) -> m.Report:
+    """How the run is doing, with the measurements since a position that an earlier report gave, with its mark."""
+    cut = since > here.run.metrics_position() or (mark and here.run.metrics_mark(since) != mark)
+    reset = since > 0 and bool(cut)
+    lines, position = here.run.metrics(since) if since and not reset else here.run.metrics_thinned()
     with here.store.reading() as c:
         texts = browsing.are_texts(c)
     return m.Report(
@@ -283,6 +296,7 @@ def report(here: Here, visitor: Visitor, since: Annotated[int, InAddress(ge=0, l
         counts=counts_of(here.store),
         series=_series(lines),
         position=position,
+        mark=here.run.metrics_mark(position),
         reset=reset,
         role=visitor.role,
         given=[_given(*pair) for pair in reversed(here.store.preferences(newest=NEWEST_GIVEN))],
@@ -352,7 +366,7 @@ def _store_refused(_request: Request, error: Exception) -> Response:
     if error.__cause__ is None:
         return JSONResponse({"detail": str(error)}, 409)
     _log.error("%s", error)
-    return JSONResponse({"detail": str(error)}, 503, headers={"retry-after": str(RETRY_SECONDS)})
+    return JSONResponse({"detail": str(error)}, 503, headers=RETRY)
 
 
 def _broke(_request: Request, _error: Exception) -> Response:

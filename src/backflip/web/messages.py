@@ -368,6 +368,7 @@ class Report(BaseModel):
     counts: Counts
     series: dict[str, Series]
     position: int
+    mark: str
     reset: bool
     """The measurements were cut back since: forget what was drawn, this is all there is."""
     role: Role

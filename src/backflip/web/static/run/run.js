@@ -23,6 +23,7 @@ class Page {
 
   constructor() {
     this.position = 0;
+    this.mark = "";
     const parents = { overview: byId("overview-charts"), labels: byId("label-charts"), reward: byId("reward-charts") };
     this.curves = new Curves(parents);
     const pairs = new PairList(byId("panel-pairs"));
@@ -68,7 +69,7 @@ class Page {
     for (;;) {
       if (!this.#live) await new Promise((resolve) => { this.#awake = resolve; });
       try {
-        const report = await call(`/api/run?since=${this.position}`);
+        const report = await call(`/api/run?since=${this.position}&mark=${this.mark}`);
         if (this.#live) this.#hear(report);
       } catch (error) {
         const locked = error instanceof Refused && error.status === 401;
@@ -80,6 +81,7 @@ class Page {
 
   #hear(report) {
     this.position = report.position;
+    this.mark = report.mark;
     this.curves.hear(report);
     this.#drawHeader(report);
     this.#drawAlarm(report.now.alarm);
