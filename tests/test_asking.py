@@ -84,6 +84,53 @@ def test_the_buffer_is_kept_full_and_drawn_while_people_answer(desk: Desk) -> No
     assert desk.store.counts().labels == 5 * OPEN
 
 
+def test_who_skips_all_that_is_open_is_asked_something_else(desk: Desk) -> None:
+    from backflip.store import new_uuid
+
+    desk.store.add(desk.make_segments(200))
+    seen: set[int] = set()
+    for _ in range(3):
+        settle(desk)
+        claims = desk.store.claim("ana", OPEN)
+        assert len(claims) == OPEN
+        assert seen.isdisjoint(claim.query.id for claim in claims)
+        for claim in claims:
+            seen.add(claim.query.id)
+            desk.store.skip(new_uuid(), claim.query.id, "ana", desk.store.shown(claim.showing, "ana"))
+    settle(desk)
+    assert len(desk.store.open_queries()) == 4 * OPEN, "others may still be asked what one skipped"
+
+
+def test_pairs_that_wait_for_a_second_annotator_keep_nobody_from_others(desk: Desk) -> None:
+    from dataclasses import replace
+
+    from backflip.asking import Ask
+    from backflip.teachers.people import PeopleConfig
+
+    settings = replace(desk.ask.settings, people=PeopleConfig(overlap=1.0))
+    desk.ask = Ask(desk.run, desk.store, settings)
+    desk.store.add(desk.make_segments(200))
+    for labels in (OPEN, 2 * OPEN):
+        settle(desk)
+        desk.answer(OPEN)
+        assert desk.store.counts().labels == labels
+
+
+def test_what_is_stored_as_predicted_has_the_error_rate_of_the_fit(desk: Desk) -> None:
+    from dataclasses import replace
+
+    from backflip.asking import Ask
+    from backflip.fit import FitConfig
+
+    desk.store.add(desk.make_segments(200))
+    desk.publish(seed=1)
+    desk.ask = Ask(desk.run, desk.store, replace(desk.ask.settings, fit=FitConfig(error_rate=0.9)))
+    settle(desk)
+    predicted = np.array([query.p_left for query in desk.store.open_queries()])
+    assert predicted.size
+    assert np.abs(predicted - 0.5).max() <= 0.05 + 1e-6
+
+
 def test_no_more_is_asked_than_labels_are_wanted(desk: Desk) -> None:
     desk.store.add(desk.make_segments(400))
     for _ in range(20):

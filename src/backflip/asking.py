@@ -67,15 +67,18 @@ class Ask:
         newer = self.reward.refresh()
         counts = self.store.counts()
         compared = counts.labels - counts.incomparable
+        still_open = counts.open
         if self.settings.asks_people:
             due = min(self.settings.labels, compared + self.settings.ask.open_queries)
             if newer:
                 self._rerank(policy_steps)
             self._show_rewards(policy_steps)
+            with self.store.reading() as c:
+                still_open = open_queries.untouched(c)
         else:
             training = self.reward.ensemble is not None
             due = self.settings.schedule.labels(policy_steps) if training else self.settings.labels_before_training
-        asked = self._ask(due - compared - counts.open, policy_steps)
+        asked = self._ask(due - compared - still_open, policy_steps)
         answered = self.teacher.teach(self.store)
         drew = self._draw_wanted()
         self._tidy_now_and_then()

@@ -11,10 +11,22 @@ import numpy as np
 import sqlalchemy as sa
 from jaxtyping import Float32, Int64
 
-from backflip import database, stored_segments
+from backflip import answers, database, stored_segments
 from backflip.database import StoreError
 from backflip.preferences import Choice, Query
-from backflip.schema import EXPIRED, LARGEST_NUMBER, OPEN, as_query, chunks, event, query, segment, showing
+from backflip.schema import (
+    CHOICES,
+    EXPIRED,
+    LARGEST_NUMBER,
+    OPEN,
+    SKIP,
+    as_query,
+    chunks,
+    event,
+    query,
+    segment,
+    showing,
+)
 
 LONGEST_LEASE = 3600.0
 """Seconds."""
@@ -81,6 +93,12 @@ def free(now: float) -> sa.ColumnElement[bool]:
     A lease that ends too late to have been given now was given before the clock was set back, and counts no more.
     """
     return (query.c.status == OPEN) & ((query.c.lease_until <= now) | (query.c.lease_until > now + LONGEST_LEASE))
+
+
+def untouched(c: sa.Connection) -> int:
+    """How many open queries nobody has answered or skipped: who did will not be shown them again."""
+    touched = sa.exists().where(event.c.query == query.c.id, event.c.kind.in_([*CHOICES, SKIP]), answers.stands())
+    return c.execute(sa.select(sa.func.count()).where(query.c.status == OPEN, ~touched)).scalar() or 0
 
 
 def waiting(c: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Query]:
