@@ -3,10 +3,11 @@
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route
+from playwright.sync_api import Browser, Page, Route
 
 from pages import (
     Server,
@@ -15,6 +16,7 @@ from pages import (
     events,
     frames_seen,
     make_run,
+    read_the_guide,
     seen_pair,
     wait_for_text,
     wait_ready,
@@ -279,9 +281,26 @@ def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], op
     page = open_page(server)
     assert seen_pair(page) == claims[1].showing
     assert "could not be shown" in page.inner_text("#last")
-    wait_until(lambda: [kind for kind, _ in events(server.run)] == ["flag"])
+    wait_until(lambda: [kind for kind, _ in events(server.run)] == ["skip"])
     page.keyboard.press("ArrowLeft")
     assert seen_pair(page) == claims[2].showing
+
+
+def test_a_browser_that_can_show_nothing_says_so_and_leaves_the_pairs_to_others(
+    serve: Callable[..., Server], open_page: Callable[..., Page], browser: Browser
+) -> None:
+    server = serve(12)
+    context = browser.new_context()
+    context.add_init_script("self.createImageBitmap = () => Promise.reject(new DOMException('no memory'))")
+    read_the_guide(context, server.run)
+    page = open_page(server, context=context)
+    wait_for_text(page, "#last", "This browser cannot show")
+    page.wait_for_timeout(2000)
+    assert {kind for kind, _ in events(server.run)} == {"skip"}
+    assert len(events(server.run)) <= 4
+    with closing(server.run.store()) as store:
+        assert len(store.claim("somebody else", 12)) >= 9
+    context.close()
 
 
 @pytest.mark.slow

@@ -53,7 +53,8 @@ class Page {
       onready: () => this.settle(),
       onnews: (reply, started) => this.hearNews(reply, started),
       onbroken: (pair, sentence) => {
-        this.outbox.put("/api/flag", { uuid: uuid(), showing: pair.showing, reason: sentence.slice(0, 200) });
+        console.warn(`pair ${pair.showing} is left to others: ${sentence}`); // it may be this browser
+        this.outbox.put("/api/skip", { uuid: uuid(), showing: pair.showing });
         this.sayBroken();
       },
       onlost: (error) => this.lose(error),
@@ -369,7 +370,9 @@ class Page {
   }
 
   sayBroken() {
-    this.say(`A ${this.news.kind === "texts" ? "text" : "clip"} could not be shown; that pair was passed over.`);
+    const what = this.news.kind === "texts" ? "text" : "clip";
+    if (this.pairs.givenUp) this.say(`This browser cannot show these ${what}s. Try another browser, or ask whoever sent you the link.`);
+    else this.say(`A ${what} could not be shown; that pair was passed over.`);
   }
 }
 

@@ -1,12 +1,14 @@
 // What comes in (pairs, fetched and decoded ahead) and what goes out (answers, kept until the server has them).
 
-import { Later, call, sleep } from "./calls.js";
+import { Later, Refused, call, sleep } from "./calls.js";
 import { BrokenClip, loadClip } from "./clips.js";
 import { isText } from "./texts.js";
 
 const AHEAD = 3; // decoded pairs that wait; sheets with 256 px frames take 30 MB each
 const POLL_MS = 400; // how often to look for pairs when there are none: somebody waits
+const IDLE_MS = 3000; // the same where nobody waits: the run is over, the page is hidden, the link has ended
 const RENEW_MS = 20000; // how often to tell the server which pairs are still wanted, and to hear news
+const GIVE_UP = 3; // so many pairs in a row that could not be shown: it is this browser
 const RETRY_MS = [300, 700, 1500, 2000];
 const FINAL = [409, 422]; // it contradicts what is stored, or is no answer: sending it again would not help
 const LOCKED_OUT = [401, 403]; // another link may help
@@ -145,6 +147,8 @@ export class Outbox {
 export class Pairs {
   #ready = [];
   #broken = new Set();
+  #inARow = 0; // pairs that could not be shown
+  #refused = false;
   #filling = false;
   #again = false;
 
@@ -157,6 +161,11 @@ export class Pairs {
 
   get size() {
     return this.#ready.length;
+  }
+
+  /** Whether this browser could show none of the newest pairs. */
+  get givenUp() {
+    return this.#inARow >= GIVE_UP;
   }
 
   /** The next pair, decoded; undefined if there is none. */
@@ -183,7 +192,9 @@ export class Pairs {
       this.#again = false;
       try {
         await this.#fetch();
+        this.#refused = false;
       } catch (error) {
+        this.#refused = error instanceof Refused;
         this.onlost(error);
       }
     } while (this.#again);
@@ -192,7 +203,8 @@ export class Pairs {
 
   async #fetch() {
     const have = [...this.#ready.map((pair) => pair.showing), ...this.holding(), ...this.#broken];
-    const count = this.wanted ? Math.max(0, AHEAD - this.#ready.length) : 0;
+    const most = this.givenUp ? 1 : AHEAD;
+    const count = this.wanted ? Math.max(0, most - this.#ready.length) : 0;
     const started = performance.now();
     const reply = await call(`/api/next?count=${count}&have=${[...new Set(have)].slice(-50).join(",")}`);
     this.onnews(reply, started);
@@ -204,12 +216,14 @@ export class Pairs {
         const known = [...this.#ready.map((other) => other.showing), ...this.holding()];
         if (known.includes(pair.showing)) release(whole);
         else this.#ready.push(whole);
+        this.#inARow = 0;
         this.onready();
       } catch (error) {
         if (!(error instanceof BrokenClip)) throw error;
         this.#broken.add(pair.showing);
+        this.#inARow++;
         this.onbroken(pair, error.message);
-        this.#again = true;
+        this.#again = !this.givenUp; // then the poll tries one now and then
       }
     }
   }
@@ -218,8 +232,9 @@ export class Pairs {
     for (;;) {
       await this.fill();
       const until = performance.now() + RENEW_MS;
-      do await sleep(POLL_MS); // a short sleep at a time: the pairs may run out, or the run may end, in the middle
-      while (this.wanted && this.#ready.length && performance.now() < until);
+      const waits = () => this.wanted && !this.#refused && !document.hidden;
+      do await sleep(waits() ? POLL_MS : IDLE_MS); // a short sleep at a time: the pairs may run out in the middle
+      while (this.wanted && (this.#ready.length || this.givenUp) && performance.now() < until);
     }
   }
 }
