@@ -204,7 +204,7 @@ def test_a_paused_page_asks_for_nothing(served: Server, visit: Callable[..., Pag
     assert asked == []
     with page.expect_response("**/api/run*"):
         page.click("#live")
-    assert [re.sub(r"\d+$", "N", url.rpartition("/")[2]) for url in asked] == ["run?since=N"], "only what is new"
+    assert [re.sub(r"=\w+", "=N", url.rpartition("/")[2]) for url in asked] == ["run?since=N&mark=N"], "only what is new"
 
 
 # ---- clips
@@ -232,9 +232,11 @@ def test_clips_come_sorted_move_under_the_pointer_and_open(visit: Callable[..., 
     page.fill("[aria-label='from policy step']", "2.7 M")
     page.keyboard.press("Enter")
     expect(cards).to_have_count(2)
-    cards.first.click()
+    cards.first.dblclick()
     dialog = page.locator("dialog[open]")
     expect(dialog).to_contain_text("Clip 27")
+    page.wait_for_timeout(300)
+    expect(dialog.locator("figure")).to_have_count(1)
     expect(dialog).to_contain_text("r̂ 67.5 ± 68 · 5 steps")
     expect(dialog).to_contain_text("Pair 14: left of clip 28.")
     assert dialog.locator(".keys .key").all_inner_texts() == ["member 1", "member 2", "mean"]

@@ -93,7 +93,7 @@ export class Closeup {
 
   async open(segment) {
     const clip = await heard(`/api/clips/${segment}`);
-    if (clip === undefined) return;
+    if (clip === undefined || this.dialog.open) return; // a second click, while the first was on its way
     tell(this.title, `Clip ${segment}`);
     const reward = isNumber(clip.reward) ? `r̂ ${amount(clip.reward, 3)} ± ${amount(clip.disagreement, 2)} · ` : "";
     tell(this.facts, `${reward}${clip.length} steps · made at step ${amount(clip.policy_steps)}`);

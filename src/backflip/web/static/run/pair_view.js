@@ -25,6 +25,7 @@ export class PairView {
   }
 
   async open(pair) {
+    if (this.dialog.open) return; // a second click
     tell(this.title, `Pair ${pair.query}`);
     tell(this.said, `${pair.teacher} said ${choiceName(pair.choice)}; ${predictionOf(pair.predicted_left)}.`);
     const films = ["left", "right"].map((side) => {
