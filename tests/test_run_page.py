@@ -204,7 +204,9 @@ def test_a_paused_page_asks_for_nothing(served: Server, visit: Callable[..., Pag
     assert asked == []
     with page.expect_response("**/api/run*"):
         page.click("#live")
-    assert [re.sub(r"=\w+", "=N", url.rpartition("/")[2]) for url in asked] == ["run?since=N&mark=N"], "only what is new"
+    assert [re.sub(r"=\w+", "=N", url.rpartition("/")[2]) for url in asked] == ["run?since=N&mark=N"], (
+        "only what is new"
+    )
 
 
 # ---- clips

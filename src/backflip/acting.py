@@ -16,7 +16,7 @@ from backflip.published import RECORD_STEPS, Published
 from backflip.rundir import RunDir
 from backflip.segments import Array, Rollout, cut_segments
 from backflip.settings import Settings, reset_seed
-from backflip.store import KEEP_SEGMENTS, Store
+from backflip.store import Store
 
 FILMED = 4
 """Environments whose behaviour can be drawn for people."""
@@ -91,7 +91,7 @@ class Act:
             most=None if self.reward.ensemble is None else self.settings.segments_per_rollout,
             drawable_only=self.settings.needs_states,
         )
-        self.store.add(segments, max(KEEP_SEGMENTS, self.settings.ask.recent))
+        self.store.add(segments, self.settings.keep_segments)
 
     def _measure(self, rollout: Rollout) -> None:
         self.episodes.add(rollout)

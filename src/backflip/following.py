@@ -23,8 +23,6 @@ LOOK_SECONDS = 2.0
 """How often to look for new measurements."""
 BUSY_SECONDS = 10.0
 """How long to wait for another process that passes on the same run's measurements: one whose run was killed."""
-SECRETS = ("store",)
-"""Settings that stay here: a database's address may hold a password."""
 
 
 def followers(run: RunDir, names: Sequence[str], say: Callable[[str], None]) -> Companions:
@@ -122,7 +120,7 @@ class Passing:
 
     def _open(self) -> Sink:
         run = self._run
-        settings = {name: value for name, value in run.settings.items() if name not in SECRETS}
+        settings = run.public_settings
         return SINKS[self._name](Opened(run.path, run.path.absolute().name, self._id, run.config["created"], settings))
 
     def _go_back(self) -> None:

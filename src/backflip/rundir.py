@@ -125,6 +125,11 @@ class RunDir:
         return settings
 
     @property
+    def public_settings(self) -> dict[str, Any]:
+        """Those that others may see: the address of a database may hold a password."""
+        return {name: value for name, value in self.settings.items() if name != "store"}
+
+    @property
     def clips(self) -> Path:
         """Where drawings of segments lie."""
         return self.path / "clips"

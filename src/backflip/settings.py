@@ -10,6 +10,7 @@ from backflip.policies.sac import SACConfig
 from backflip.queries import AskConfig, LabelSchedule
 from backflip.reward import RewardConfig
 from backflip.rundir import RunDir, RunError
+from backflip.store import KEEP_SEGMENTS
 from backflip.teachers.oracle import FALLIBLE
 from backflip.teachers.people import PeopleConfig
 from backflip.tuning import TuneConfig
@@ -156,6 +157,11 @@ class Settings:
             entropy_steps=min(sac.entropy_steps, most),
             capacity=min(sac.capacity, self.steps + SPARE_STEPS),
         )
+
+    @property
+    def keep_segments(self) -> int:
+        """Segments that nobody was asked about, of which the store keeps so many at least."""
+        return max(KEEP_SEGMENTS, self.ask.recent)
 
     @property
     def steps_before_training(self) -> int:

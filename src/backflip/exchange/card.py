@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,15 +12,13 @@ import numpy as np
 
 from backflip.envs import find_task
 from backflip.exchange.bundle import ExchangeError
-from backflip.exchange.episodes import new_folder
+from backflip.exchange.folders import must_be_licence, new_folder
 from backflip.preferences import Choice, Preference, Query
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir
 from backflip.settings import PEOPLE
 from backflip.store import Store
 
-PRIVATE = ("store",)
-"""Settings that are nobody else's business: the address of a database may hold a password."""
 DECIDED = (Choice.LEFT, Choice.RIGHT)
 
 
@@ -62,8 +59,7 @@ def write_card(folder: Path, run: RunDir, store: Store, licence: str) -> list[Pa
     Raises:
         ExchangeError: there is no r̂ yet, the folder is not empty, or the licence is none.
     """
-    if not re.fullmatch(r"[A-Za-z0-9.+-]{1,60}", licence):
-        raise ExchangeError(f"{licence!r} names no licence; write cc-by-4.0, mit, other, ...")
+    must_be_licence(licence)
     published = run.newest("reward")
     if published is None:
         raise ExchangeError(f"{run.path} has no r̂ yet; it needs some answers first")
@@ -115,7 +111,7 @@ def _config(run: RunDir, ensemble: RewardEnsemble, version: int) -> dict[str, An
         "reward_version": version,
         "inputs": vars(ensemble.inputs),
         "ensemble": vars(ensemble.config),
-        "settings": {name: value for name, value in run.settings.items() if name not in PRIVATE},
+        "settings": run.public_settings,
         "versions": run.config.get("versions", {}),
     }
 

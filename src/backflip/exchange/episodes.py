@@ -5,11 +5,8 @@ have: its last one stands there twice.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 from backflip.envs import MissingExtra, find_task
 from backflip.exchange.bundle import About, Bundle, ExchangeError, Outgoing, about_as_json, about_from_json, chunk_size
 from backflip.exchange.events import line, lines
+from backflip.exchange.folders import new_folder
 from backflip.exchange.suspicion import Wanted, must_be_about
 from backflip.packing import ARRAYS, Layout
 from backflip.records import Record
@@ -127,26 +125,6 @@ def _pointing(record: Record, ids: dict[str, int], lengths: Array) -> Record:
         for side in ("left", "right")
     }
     return {**record, "query": {**asked, **where}}
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` when all is written, or never.
-
-    Raises:
-        ExchangeError: there is something at that place already, or it cannot be written.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExchangeError(f"{folder} exists and is not empty; choose another place, or remove it first")
-    temporary = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.replace(folder)
-    except OSError as error:
-        raise ExchangeError(f"{folder} cannot be written ({error}); choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # ---- in

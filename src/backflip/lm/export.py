@@ -13,7 +13,7 @@ from backflip import browsing
 from backflip.exchange.bring_texts import UNDATED
 from backflip.exchange.bundle import ExchangeError
 from backflip.exchange.card import Findings, findings
-from backflip.exchange.episodes import new_folder
+from backflip.exchange.folders import is_licence, must_be_licence, new_folder
 from backflip.files import DamagedFile, load_arrays
 from backflip.lm.models import Causal, ModelError, adapted, put_back, quiet
 from backflip.lm.reward import must_be_of
@@ -30,7 +30,6 @@ LAST = 10
 """Batches whose mean a measurement on the page is."""
 SMOL_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOL_LICENCE = "apache-2.0"
-_LICENCE = re.compile(r"[A-Za-z0-9.+-]{1,60}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ def export_model(run: RunDir, folder: Path, licence: str = UNKNOWN) -> list[Path
         ExchangeError: the run tunes no language model, has no checkpoint, its model cannot be loaded any more, the
             folder is not empty, or the licence is none.
     """
-    if not _LICENCE.fullmatch(licence):
-        raise ExchangeError(f"{licence!r} names no licence; write cc-by-4.0, mit, other, ...")
+    must_be_licence(licence)
     settings = settings_of(run)
     try:
         causal = tuned(run)
@@ -151,7 +149,7 @@ def _licence_of_gguf(path: Path) -> str:
 
     field = gguf.GGUFReader(path).fields.get("general.license")
     stated = str(field.contents()) if field is not None else ""
-    return stated if _LICENCE.fullmatch(stated) else UNKNOWN
+    return stated if is_licence(stated) else UNKNOWN
 
 
 def _told(run: RunDir, store: Store, settings: Settings) -> Told:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from jaxtyping import Float32
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import MutableHeaders
@@ -28,7 +27,7 @@ from backflip.store import Store
 from backflip.texts import Text
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
-from backflip.web.security import Gate, Hosts, Keys, fingerprint
+from backflip.web.security import Gate, Hosts, Keys, fingerprint, not_valid
 
 MOST_TEXTS = 4096
 """Texts of one request."""
@@ -205,7 +204,7 @@ def create_app(run: RunDir, token: str, hosts: Hosts | None = None, guesses: Gue
     app.add_exception_handler(NotThere, _refused(422))
     app.add_exception_handler(NotAllowed, _refused(403))
     app.add_exception_handler(RunError, _refused(503, {"retry-after": str(RETRY_SECONDS)}))
-    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(RequestValidationError, not_valid)
     return app
 
 
@@ -233,13 +232,6 @@ def _refused(status: int, headers: dict[str, str] | None = None) -> Callable[[Re
         return PlainTextResponse(f"{error}\n", status, headers)
 
     return handle
-
-
-def _not_valid(_request: Request, error: Exception) -> Response:
-    """422 with what is wrong where; what was sent is not repeated."""
-    assert isinstance(error, RequestValidationError)
-    wrong = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-    return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
 
 def serve_scores(

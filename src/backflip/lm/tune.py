@@ -48,7 +48,7 @@ from backflip.published import Published
 from backflip.rundir import RunDir
 from backflip.segments import Array
 from backflip.settings import Settings
-from backflip.store import KEEP_SEGMENTS, Store
+from backflip.store import Store
 from backflip.texts import Text
 from backflip.tuning import TuneConfig
 
@@ -321,7 +321,7 @@ class Tune:
     def show(self, texts: list[Text], read: Read, gold: Float32[np.ndarray, " n"] | None) -> None:
         """Let completions be asked about."""
         segments = as_segments(texts, read, gold, self.config, self.policy.steps)
-        self.store.add(segments, max(KEEP_SEGMENTS, self.settings.ask.recent))
+        self.store.add(segments, self.settings.keep_segments)
 
     def measure(self, values: dict[str, float]) -> None:
         """Record what was measured of a batch."""

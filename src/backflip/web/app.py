@@ -29,7 +29,7 @@ from backflip.web.fours import fours
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
 from backflip.web.run_api import run_api
-from backflip.web.security import RETRY_SECONDS, Gate, Hosts, Keys, Session, fingerprint, protect
+from backflip.web.security import RETRY_SECONDS, Gate, Hosts, Keys, Session, fingerprint, not_valid, protect
 
 STATIC = Path(__file__).parent / "static"
 MIME = {
@@ -86,7 +86,7 @@ def create_app(
     app.state.context = Context(run, store, settings, config, fingerprint(token), files)
     keys = Keys(token, annotator, store)
     app.add_middleware(Gate, keys=keys, hosts=hosts or Hosts(), pace=pace or Pace(), guesses=guesses or Guesses())
-    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(RequestValidationError, not_valid)
     app.add_exception_handler(NotAllowed, _not_allowed)
     app.add_exception_handler(StoreError, _store_refused)
     app.add_exception_handler(Exception, _broke)
@@ -347,13 +347,6 @@ def _outside(run: RunDir) -> m.Outside:
 
 
 # ---- when it goes wrong
-
-
-def _not_valid(_request: Request, error: Exception) -> Response:
-    """422 with what is wrong where; what was sent is not repeated."""
-    assert isinstance(error, RequestValidationError)
-    wrong = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-    return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
 
 def _not_allowed(_request: Request, error: Exception) -> Response:
