@@ -12,12 +12,14 @@ import pytest
 
 from backflip.exchange import ExchangeError
 from backflip.exchange.bring import Imported
-from backflip.exchange.bring_texts import bring_texts
+from backflip.exchange.bring_texts import bring_texts, prepared
 from backflip.exchange.bundle import About, Outgoing, names_of
+from backflip.exchange.incoming import import_all
 from backflip.exchange.text_files import holds_texts, read_texts, write_dialogues, write_trl
 from backflip.packing import Layout
 from backflip.preferences import Choice, Preference
 from backflip.records import events
+from backflip.rundir import RunDir
 from backflip.segments import Array, Segments
 from backflip.standing import uuids
 from backflip.store import Store, new_uuid
@@ -102,7 +104,7 @@ def bring(folder: Path, *paths: Path, **others: Any) -> tuple[Store, list[Import
     """Into a new folder."""
     folder.mkdir()
     made = Store(folder / "run.db")
-    return made, [bring_texts(made, path, features, room=ROOM, **others) for path in paths]
+    return made, [bring_texts(made, prepared(made, path, features, room=ROOM, **others)) for path in paths]
 
 
 def test_trl_has_prompt_chosen_and_rejected_and_ties_aside(store: Store, tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_trl_comes_back_as_it_went(store: Store, tmp_path: Path) -> None:
         assert sorted(p.teacher for p, _ in other.preferences()) == ["ana"] * 5 + ["bea"]
         assert [part.passed_over for part in parts] == [[], []]
         assert other.counts().open == 0
-        again = bring_texts(other, paths[0], features)
+        again = bring_texts(other, prepared(other, paths[0], features))
         assert (again.segments, again.brought.events, again.brought.known) == ([], 0, 5)
         assert data(other) == data(store)
 
@@ -229,7 +231,7 @@ def test_texts_that_differ_beyond_their_room_are_no_pair(store: Store, tmp_path:
     file = tmp_path / "long.jsonl"
     rows = [{"prompt": "p", "chosen": "x" * 900 + end, "rejected": "x" * 906} for end in ("abcabc", "abc")]
     file.write_text("\n".join(map(json.dumps, rows)))
-    part = bring_texts(store, file, lambda texts: np.ones((len(texts), STEPS, 2), np.float32))
+    part = bring_texts(store, prepared(store, file, lambda texts: np.ones((len(texts), STEPS, 2), np.float32)))
     assert part.brought.events == 0
     assert part.passed_over[0] == f"{file}, line 1: its texts differ only in what there is no room for"
 
@@ -246,7 +248,7 @@ def test_features_of_another_model_are_refused_and_nothing_changes(store: Store,
         (np.full((2, STEPS, 2), np.nan, np.float32), "are not all finite numbers"),
     ]:
         with pytest.raises(ExchangeError, match=sentence):
-            bring_texts(store, file, lambda texts, made=made: made)  # type: ignore[misc]
+            prepared(store, file, lambda texts, made=made: made)  # type: ignore[misc]
     assert data(store) == before
 
 
@@ -300,3 +302,16 @@ def test_a_run_of_texts_takes_files_of_texts(store: Store, tmp_path: Path) -> No
     found = import_all(a_run(tmp_path / "run"), store, [file], ask=1, features=features)
     assert (len(found.segments), found.brought.events) == (2, 1)
     assert found.passed_over[0].startswith(f"{file}, line 2: this is not a line of JSON")
+
+
+def test_a_language_model_reads_before_others_have_to_wait(store: Store, tmp_path: Path) -> None:
+    path, _ = write_trl(tmp_path / "trl.jsonl", outgoing(store))
+    run = RunDir.create(tmp_path / "run", {"task": "own", "seed": 1, "teacher": "people"})
+    with closing(run.store()) as into, closing(run.store()) as acting:
+
+        def slowly(texts: list[Text]) -> Array:
+            acting.note("meanwhile", "written")  # would wait for a transaction to end, and give up
+            return features(texts)
+
+        assert import_all(run, into, [path], features=slowly, room=ROOM).brought.events > 0
+        assert acting.noted("meanwhile") == "written"

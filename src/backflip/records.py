@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ from backflip.schema import (
 
 Record = dict[str, Any]
 """Of an event; under `query` lies the record of its query, whose `left` and `right` say which segments."""
+Row = dict[str, Any]
+"""The values of a table's columns."""
 
 LOCAL = {"seq", "low", "high", "disagreement", "drawn", "lease_holder", "lease_until"}
 """Columns that mean something in their own store only, or follow from others."""
@@ -122,10 +125,17 @@ def bring(c: sa.Connection, now: float, records: Iterable[tuple[str, Record]], n
             raise StoreError(f"{where}: query {number} has other segments than before; one query has one pair")
     before = c.execute(sa.select(sa.func.count()).select_from(query)).scalar() or 0
     _keep(c, asked, numbers)
-    found = {number: _ask(c, now, *asked[number], numbers) for number in sorted(asked)}
+    found = _ask(c, now, asked, numbers)
     known = _known(c, [record for _, record in placed])
     texts = _instructions(c, now, placed)
-    new = [record for where, record in placed if _add(c, where, record, *found[record["query"]["id"]], known, texts)]
+    rows: list[Row] = []
+    new = []
+    for where, record in placed:
+        row = _as_new(where, record, *found[record["query"]["id"]], known, texts)
+        if row is not None:
+            rows.append(row)
+            new.append(record)
+    _insert(c, event, rows)
     flagged = {found[record["query"]["id"]][0] for record in new if record["kind"] == FLAG}
     _settle(c, sorted({number for number, _ in found.values()}), sorted(flagged))
     after = c.execute(sa.select(sa.func.count()).select_from(query)).scalar() or 0
@@ -157,20 +167,42 @@ def _keep(c: sa.Connection, asked: dict[int, tuple[str, Record]], numbers: Mappi
     stored_segments.keep_for_ever(c, list(sides))
 
 
-def _ask(c: sa.Connection, now: float, where: str, asked: Record, numbers: Mapping[str, int]) -> tuple[int, bool]:
-    """The number here of a query, new or known, and whether its sides are the other way round here."""
-    left, right = numbers[asked["left"]], numbers[asked["right"]]
-    pair = {"low": min(left, right), "high": max(left, right)}
-    same = (query.c.low == pair["low"]) & (query.c.high == pair["high"])
-    here = c.execute(sa.select(query.c.id, query.c.left).where(same)).first()
-    if here is not None:
-        return here.id, here.left != left
-    values = {"asked_at": now, "status": OPEN, "policy_steps": 0, "p_left": "[]", **_row(where, query, asked)}
-    predicted = json.loads(values["p_left"])
-    values |= {"disagreement": float(np.var(predicted)) if predicted else 0.0, "drawn": False, "lease_until": 0.0}
-    number = c.execute(query.insert().values(left=left, right=right, **pair, **values).returning(query.c.id)).scalar()
-    assert number is not None
-    return int(number), False
+def _ask(
+    c: sa.Connection, now: float, asked: dict[int, tuple[str, Record]], numbers: Mapping[str, int]
+) -> dict[int, tuple[int, bool]]:
+    """For each query its number here, new or known, and whether its sides are the other way round here."""
+    sides = {number: (numbers[about["left"]], numbers[about["right"]]) for number, (_, about) in asked.items()}
+    here = _by_pair(c, sides.values())
+    rows: dict[tuple[int, int], Row] = {}
+    for number in sorted(asked):
+        left, right = sides[number]
+        pair = min(left, right), max(left, right)
+        if pair in here or pair in rows:
+            continue
+        where, about = asked[number]
+        row = {"asked_at": now, "status": OPEN, "policy_steps": 0, "p_left": "[]", **_row(where, query, about)}
+        predicted = json.loads(row["p_left"])
+        row |= {"disagreement": float(np.var(predicted)) if predicted else 0.0, "drawn": False, "lease_until": 0.0}
+        rows[pair] = row | {"left": left, "right": right, "low": pair[0], "high": pair[1]}
+    _insert(c, query, list(rows.values()))
+    here |= _by_pair(c, rows)
+    found = {number: here[min(pair), max(pair)] for number, pair in sides.items()}
+    return {number: (query_id, left != sides[number][0]) for number, (query_id, left) in found.items()}
+
+
+def _by_pair(c: sa.Connection, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+    """The queries about pairs of segments: of each, by its lower and higher segment, its number and its left one."""
+    wanted = {(min(pair), max(pair)) for pair in pairs}
+    statement = sa.select(query.c.low, query.c.high, query.c.id, query.c.left)
+    lows = chunks(sorted({low for low, _ in wanted}))
+    rows = (row for some in lows for row in c.execute(statement.where(query.c.low.in_(some))))
+    return {(row.low, row.high): (row.id, row.left) for row in rows if (row.low, row.high) in wanted}
+
+
+def _insert(c: sa.Connection, table: sa.Table, rows: list[Row]) -> None:
+    """Add rows in their order, many at a time: one by one, thousands would hold up everybody else for half a minute."""
+    for _, alike in groupby(rows, key=lambda row: sorted(row)):
+        c.execute(table.insert(), list(alike))
 
 
 def _known(c: sa.Connection, records: list[Record]) -> dict[str, "_Event"]:
@@ -204,16 +236,15 @@ def _instruct(c: sa.Connection, now: float, text: str) -> int:
     return int(c.execute(made).scalar_one())
 
 
-def _add(
-    c: sa.Connection,
+def _as_new(
     where: str,
     record: Record,
     number: int,
     turned: bool,
     known: dict[str, "_Event"],
     texts: dict[str, int],
-) -> bool:
-    """Add an event, unless it is known; return whether it was not."""
+) -> Row | None:
+    """The row of an event that is not known yet, which is known from now on; None of one that is."""
     values = {"details": "{}", "supersedes": None, **_row(where, event, record), "query": number}
     values["instruction"] = texts.get(record.get("instruction") or "")
     if turned:
@@ -225,16 +256,15 @@ def _add(
     if earlier is not None and earlier.query != number:
         raise StoreError(f"{where}: it supersedes {earlier.uuid}, which is about another query")
     if here is None:
-        c.execute(event.insert().values(values))
         known[given.uuid] = given
-        return True
+        return values
     same = (here.query, here.kind) == (given.query, given.kind) and _may_be_one(here.teacher, given.teacher)
     if not same or (here.kind in (UNDO, EXCLUDE) and here.supersedes != given.supersedes):
         raise StoreError(
             f"{where}: the UUID {here.uuid} is that of '{here.kind}' by {here.teacher!r} on query {here.query}; "
             "an event cannot be rewritten"
         )
-    return False
+    return None
 
 
 def _may_be_one(one: str, other: str) -> bool:

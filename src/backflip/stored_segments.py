@@ -113,9 +113,9 @@ def by_id(c: sa.Connection, ids: Sequence[int] | Int64[np.ndarray, " n"], states
     return unpack([rows[i] for i in wanted], layout)
 
 
-def numbers(c: sa.Connection) -> list[int]:
-    """The numbers of all segments, oldest first."""
-    return list(c.execute(sa.select(segment.c.id).order_by(segment.c.id)).scalars())
+def numbers(c: sa.Connection, after: int = 0) -> list[int]:
+    """The numbers of all segments that follow one, oldest first."""
+    return list(c.execute(sa.select(segment.c.id).where(segment.c.id > after).order_by(segment.c.id)).scalars())
 
 
 def hold(c: sa.Connection, ids: list[int]) -> set[int]:

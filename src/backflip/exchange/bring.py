@@ -26,15 +26,18 @@ class Imported:
     """What could not be read in files of texts, with the places."""
 
 
-def bring(store: Store, bundle: Bundle, wanted: Wanted) -> Imported:
+def bring(store: Store, bundle: Bundle, wanted: Wanted, here: "Here | None" = None) -> Imported:
     """Add the segments and events of a bundle that are not in the store yet, in one transaction.
+
+    Args:
+        here: what is there, where it was read before: while a transaction lasts, everybody else waits.
 
     Raises:
         ExchangeError: the bundle does not fit the run, or something in it cannot be.
         StoreError: the same, of an event.
     """
     must_be_about(bundle.source, bundle.about, wanted)
-    return bring_checked(store, replace(bundle, segments=_checked(bundle, wanted)), wanted.layout)
+    return bring_checked(store, replace(bundle, segments=_checked(bundle, wanted)), here or Here(store, wanted.layout))
 
 
 def _checked(bundle: Bundle, wanted: Wanted) -> Iterator[Segments]:
@@ -44,32 +47,26 @@ def _checked(bundle: Bundle, wanted: Wanted) -> Iterator[Segments]:
         yield segments
 
 
-def bring_checked(store: Store, bundle: Bundle, layout: Layout) -> Imported:
+def bring_checked(store: Store, bundle: Bundle, here: "Here") -> Imported:
     """The same for a bundle whose segments are known to fit.
 
     Raises:
         StoreError: something in an event cannot be.
     """
     with store.transaction() as c:
-        numbers, new = _bring_segments(c, store, bundle, layout)
+        numbers, new = _bring_segments(c, here, bundle)
         return Imported(new, records.bring(c, store.clock(), bundle.events, numbers))
 
 
-def _bring_segments(c: sa.Connection, store: Store, bundle: Bundle, layout: Layout) -> tuple[dict[str, int], list[int]]:
+def _bring_segments(c: sa.Connection, here: "Here", bundle: Bundle) -> tuple[dict[str, int], list[int]]:
     """The number here of each segment, by its name, and the numbers of those that were new."""
-    here = _Here(c, store, layout)
+    here.look(c)
     numbers: dict[str, int] = {}
     new: list[int] = []
     for segments in bundle.segments:
-        missing: dict[str, int] = {}
-        for i, name in enumerate(names_of(segments)):
-            if name in numbers or name in missing:
-                continue
-            number = here.number(segments[i : i + 1], name)
-            if number is None:
-                missing[name] = i
-            else:
-                numbers[name] = number
+        names = names_of(segments)
+        numbers |= here.numbers(c, segments, names)
+        missing = {name: i for i, name in enumerate(names) if name not in numbers}
         if missing:
             added = stored_segments.add_for_ever(c, segments[np.array(list(missing.values()), np.int64)])
             numbers |= dict(zip(missing, added, strict=True))
@@ -77,23 +74,34 @@ def _bring_segments(c: sa.Connection, store: Store, bundle: Bundle, layout: Layo
     return numbers, new
 
 
-class _Here:
+class Here:
     """The segments that a store has already, found by their content.
 
-    Looked up by all but the states first: those are frames where a task draws itself, and too many to read.
+    Looked up by all but the states first: those are frames where a task draws itself, and too many to read. Most of it
+    is read before anything is written, which holds nobody up.
     """
 
-    def __init__(self, c: sa.Connection, store: Store, layout: Layout) -> None:
-        self.store = store
+    def __init__(self, store: Store, layout: Layout) -> None:
+        self.store, self.layout = store, layout
+        self._upto = 0
         self._alike: dict[str, list[int]] = {}
-        for segments in in_chunks(store, stored_segments.numbers(c), layout, states=False):
+        with store.reading() as c:
+            self.look(c)
+
+    def look(self, c: sa.Connection) -> None:
+        """Take in what is new since the last look."""
+        newer = stored_segments.numbers(c, self._upto)
+        for segments in in_chunks(self.store, newer, self.layout, states=False):
             for number, name in zip(segments.ids.tolist(), names_of(segments, without_states=True), strict=True):
                 self._alike.setdefault(name, []).append(number)
+        self._upto = max(newer, default=self._upto)
 
-    def number(self, segment: Segments, name: str) -> int | None:
-        """The number of a segment that is here; None of one that is not."""
-        (alike,) = names_of(segment, without_states=True)
-        for number in self._alike.get(alike, []):
-            if names_of(self.store.segments([number], states=True)) == [name]:
-                return number
-        return None
+    def numbers(self, c: sa.Connection, segments: Segments, names: list[str]) -> dict[str, int]:
+        """The numbers of those of some segments that are here, by their names."""
+        alike = names_of(segments, without_states=True)
+        perhaps = [number for one in dict.fromkeys(alike) for number in self._alike.get(one, [])]
+        still = sorted(stored_segments.hold(c, perhaps))  # others may have made room meanwhile
+        found: dict[str, int] = {}
+        for part in in_chunks(self.store, still, self.layout):
+            found |= dict(zip(names_of(part), part.ids.tolist(), strict=True))
+        return {name: found[name] for name in names if name in found}

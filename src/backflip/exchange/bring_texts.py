@@ -2,13 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
-from backflip.exchange.bring import Imported, bring_checked
+from backflip.exchange.bring import Here, Imported, bring_checked
 from backflip.exchange.bundle import Bundle, ExchangeError, names_of
 from backflip.exchange.text_files import Decode, Judged, read_texts
 from backflip.packing import Layout
@@ -30,10 +30,19 @@ UNDATED = 0.0
 NAMESPACE = uuid.UUID("2f8d7a55-6a1f-4f0e-9b0e-6f4f1c1b7f3a")
 
 
-def bring_texts(
-    store: Store, path: Path, features: Features, decode: Decode | None = None, room: int = ROOM
-) -> Imported:
-    """Add what a file says about pairs of texts, but for what is there already; say what in it cannot be read.
+@dataclass(frozen=True)
+class Prepared:
+    """A file of texts, read, with the features of all of them: nothing is left to do but to write it."""
+
+    bundle: Bundle
+    layout: Layout | None
+    """Of its segments; None where there are none."""
+    passed_over: list[str]
+    """What cannot be a pair, with the places."""
+
+
+def prepared(store: Store, path: Path, features: Features, decode: Decode | None = None, room: int = ROOM) -> Prepared:
+    """Read what a file says about pairs of texts; a language model that reads them may take minutes.
 
     Args:
         decode: makes a text of tokens, where a file has these.
@@ -42,19 +51,27 @@ def bring_texts(
     Raises:
         ExchangeError: nothing in the file can be read, or its texts do not fit those of the store.
     """
-    with store.transaction() as c:
+    with store.reading() as c:
         here = layout_of(c)
-        found = read_texts(path, decode)
-        texts = list(dict.fromkeys(text for one in found.judged for text in (one.left, one.right)))
-        parts = list(_segments(str(path), texts, features, here, room))
-        named = [name for part in parts for name in names_of(part)]
-        names = dict(zip(texts, named, strict=True))
-        events, same = _events(found.judged, names)
-        if not parts:
-            return Imported([], Brought(0, 0, 0), found.passed_over)
-        layout = here or Layout.of(parts[0])
-        brought = bring_checked(store, Bundle(str(path), parts, events), layout)
-        return replace(brought, passed_over=found.passed_over + same)
+    found = read_texts(path, decode)
+    texts = list(dict.fromkeys(text for one in found.judged for text in (one.left, one.right)))
+    parts = list(_segments(str(path), texts, features, here, room))
+    named = [name for part in parts for name in names_of(part)]
+    events, same = _events(found.judged, dict(zip(texts, named, strict=True)))
+    layout = here or (Layout.of(parts[0]) if parts else None)
+    return Prepared(Bundle(str(path), parts, events), layout, found.passed_over + same)
+
+
+def bring_texts(store: Store, texts: Prepared, here: Here | None = None) -> Imported:
+    """Add what a file says about pairs of texts, but for what is there already; say what in it cannot be read.
+
+    Args:
+        here: what is there, where it was read before.
+    """
+    if texts.layout is None:
+        return Imported([], Brought(0, 0, 0), texts.passed_over)
+    brought = bring_checked(store, texts.bundle, here or Here(store, texts.layout))
+    return replace(brought, passed_over=texts.passed_over)
 
 
 def _segments(source: str, texts: list[Text], features: Features, here: Layout | None, room: int) -> Iterator[Segments]:

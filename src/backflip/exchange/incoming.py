@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backflip.exchange.bring import Imported, bring
-from backflip.exchange.bring_texts import ROOM, Features, bring_texts
+from backflip.exchange.bring import Here, Imported, bring
+from backflip.exchange.bring_texts import ROOM, Features, bring_texts, prepared
 from backflip.exchange.bundle import Bundle, ExchangeError, outgoing
 from backflip.exchange.clips import read_clips
 from backflip.exchange.episodes import place, read_episodes
@@ -54,10 +54,13 @@ def import_all(
     wanted = wanted_by(run, store) if others else None
     with ExitStack() as open_runs:
         bundles = [_read(path, run, wanted, open_runs) for path in others] if wanted else []
-        with store.transaction():
-            parts = [bring(store, bundle, wanted) for bundle in bundles] if wanted else []
+        read = [prepared(store, path, features, decode, room) for path in texts] if features else []
+        layouts = [wanted.layout] if wanted else [one.layout for one in read if one.layout]
+        here = Here(store, layouts[0]) if layouts else None
+        with store.transaction():  # a run that goes on waits for it
+            parts = [bring(store, bundle, wanted, here) for bundle in bundles] if wanted else []
             clips = [number for part in parts for number in part.segments]
-            parts += [bring_texts(store, path, features, decode, room) for path in texts] if features else []
+            parts += [bring_texts(store, one, here) for one in read]
             new = [number for part in parts for number in part.segments]
             asked = _ask(store, clips, ask, int(run.settings.get("seed", 0)))
     return Imported(
