@@ -1,8 +1,8 @@
 """The page where people pick the best of four texts, in a real browser; and what it asks the server for."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from backflip.preferences import Choice
 from backflip.rundir import RunDir
 from backflip.texts import Text
 from backflip.web.lending import LENT_SECONDS, Lent
-from pages import Server, make_run, segments_of, wait_for_text, wait_until
+from pages import Server, free_port, make_run, segments_of, wait_for_text, wait_until
 
 QUESTION = "Which is the best end of the story?"
 OpenPage = Callable[..., Page]
@@ -34,6 +34,20 @@ def better(run: RunDir) -> set[tuple[int, int]]:
             (query.left, query.right) if preference.choice is Choice.LEFT else (query.right, query.left)
             for preference, query in store.preferences()
         }
+
+
+GONE = "ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|FAILED)"
+
+
+@contextmanager
+def served(run: RunDir, port: int) -> Iterator[Server]:
+    server = Server(run, port)
+    server.start()
+    server.ready()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture
@@ -103,6 +117,39 @@ def test_two_people_never_get_the_same_four_and_axe_finds_nothing(
     assert passages(hers) == []
     found: list[dict[str, Any]] = Axe().run(mine).response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_an_unsent_pick_waits_for_its_run_and_its_person(tmp_path: Path, open_page: OpenPage) -> None:
+    """Another run, or another person, may be at the same address meanwhile."""
+    port = free_port()
+    runs = [make_run(tmp_path / name, people={"best_of": 4}) for name in ("first", "second")]
+    for run in runs:
+        add_fours(run, [f"{run.path.name} {i}" for i in range(3)], [" a", " b", " c", " d"])
+    with closing(runs[0].store()) as store:
+        hers = f"http://127.0.0.1:{port}/?token={store.invite('ana')}"
+    with served(runs[0], port) as server:
+        page = open_page(server, expected=GONE)
+        shown(page, "first 2")
+    page.keyboard.press("2")
+    shown(page, "first 1")
+    context = page.context
+    page.close()
+    for run, link in ((runs[1], ""), (runs[0], hers)):
+        with served(run, port) as server:
+            page = context.new_page()
+            page.goto(link or server.link)
+            shown(page, run.path.name)
+            time.sleep(0.5)
+            assert better(run) == set(), "what was not sent is for another run, or by another person"
+            page.close()
+    with served(runs[0], port) as server:
+        page = context.new_page()
+        page.goto(server.link)
+        shown(page, "first")
+        wait_until(lambda: better(runs[0]) == {(10, 9), (10, 11), (10, 12)})
+        page.close()
 
 
 def test_four_are_lent_to_one_person_for_a_while() -> None:

@@ -18,13 +18,12 @@ from backflip import browsing
 from backflip.accounts import OWNER
 from backflip.preferences import Preference, Query
 from backflip.rundir import RunDir, RunError
-from backflip.showings import answers_given
 from backflip.store import Checks, Claim, Showing, Store, StoreError, new_uuid
 from backflip.teachers.people import PeopleConfig, are_several
 from backflip.web import messages as m
 from backflip.web.admin import people
 from backflip.web.clips import clips
-from backflip.web.context import Context, Here, Visitor, counts_of, described
+from backflip.web.context import Context, Here, Visitor, counts_of, described, outside, you_of
 from backflip.web.fours import fours
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
@@ -154,24 +153,19 @@ def next_pairs(
     held = {int(number) for number in have.split(",") if number}
     accounts = here.store.accounts()
     with here.store.reading() as c:
-        given, texts = answers_given(c, visitor.annotator), browsing.are_texts(c)
+        texts = browsing.are_texts(c)
     checks = here.people.checks(are_several(accounts))
     pairs, passed_over = _claim(here, visitor.annotator, count, held, checks)
     read = here.store.instructed()
     return m.Next(
         run=here.name,
-        you=m.You(
-            name=visitor.annotator,
-            role=visitor.role,
-            given=given,
-            quota=next((account.quota for account in accounts if account.name == visitor.annotator), None),
-        ),
+        you=you_of(here.store, visitor),
         settings=m.Task.model_validate(here.run.settings),
         kind="texts" if texts else "films",
         instruction=None if read is None else read.id,
         pairs=pairs,
         counts=counts_of(here.store),
-        now=_outside(here.run),
+        now=outside(here.run),
         undrawn=0 if pairs else len(here.store.undrawn(1000)),
         passed_over=passed_over,
     )
@@ -332,16 +326,6 @@ def _now(run: RunDir) -> m.Now:
         fit=m.Fit.model_validate(run.told("fit")),
         run=m.Whole.model_validate(run.told("run")),
         alarm=m.Alarm.model_validate(run.told("alarm")),
-        time=time.time(),
-    )
-
-
-def _outside(run: RunDir) -> m.Outside:
-    return m.Outside(
-        act=m.Acting.model_validate(run.told("act")),
-        ask=m.Due.model_validate(run.told("ask")),
-        fit=m.Learned.model_validate(run.told("fit")),
-        run=m.Whole.model_validate(run.told("run")),
         time=time.time(),
     )
 

@@ -1,5 +1,6 @@
 """What all routes work on, and where a clip's drawing lies."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from backflip.rundir import RunDir
+from backflip.showings import answers_given
 from backflip.store import Store
 from backflip.teachers.people import PeopleConfig
 from backflip.web import messages as m
@@ -47,6 +49,25 @@ def counts_of(store: Store) -> m.Counts:
     """How many queries and answers there are."""
     counted = store.counts()
     return m.Counts(**{name: getattr(counted, name) for name in m.Counts.model_fields})
+
+
+def you_of(store: Store, visitor: Session) -> m.You:
+    """Whom the page talks to, and how many answers theirs are."""
+    quota = next((account.quota for account in store.accounts() if account.name == visitor.annotator), None)
+    with store.reading() as c:
+        given = answers_given(c, visitor.annotator)
+    return m.You(name=visitor.annotator, role=visitor.role, given=given, quota=quota)
+
+
+def outside(run: RunDir) -> m.Outside:
+    """What the parts of a run say of themselves, for everybody."""
+    return m.Outside(
+        act=m.Acting.model_validate(run.told("act")),
+        ask=m.Due.model_validate(run.told("ask")),
+        fit=m.Learned.model_validate(run.told("fit")),
+        run=m.Whole.model_validate(run.told("run")),
+        time=time.time(),
+    )
 
 
 def described(clips: Path, clip: str) -> m.Clip:

@@ -10,7 +10,7 @@ from backflip.picks import SHOWN, among, answers_of, pick
 from backflip.store import new_uuid
 from backflip.texts import Text, save_text, unpack_text
 from backflip.web import messages as m
-from backflip.web.context import Context, Here, Visitor, counts_of
+from backflip.web.context import Context, Here, Visitor, counts_of, you_of
 from backflip.web.roles import needs
 
 LOOKED_AT = 512
@@ -28,6 +28,9 @@ class Passage(BaseModel):
 class Four(BaseModel):
     """Four completions of a prompt, or none for now; and what is asked of them."""
 
+    run: str
+    """The run's public short name, under which browsers keep things for it."""
+    you: m.You
     task: str
     question: str
     prompt: str
@@ -56,18 +59,26 @@ class Unpicked(m.Sent):
 def next_four(
     here: Here,
     visitor: Visitor,
+    count: Annotated[int, InAddress(ge=0, le=1)] = 1,
     besides: Annotated[str, InAddress(pattern=r"^(\d{1,18}(,\d{1,18})*)?$", max_length=4000)] = "",
 ) -> Four:
-    """Four of one prompt, newest first, of which nobody has judged any; none that hold a segment of `besides`."""
+    """Four of one prompt, newest first, of which nobody has judged any; none that hold a segment of `besides`.
+
+    With a count of 0 it is only the news that are wanted.
+    """
     _must_be_picked(here)
     left_out = {int(number) for number in besides.split(",") if number}
     task = m.Task.model_validate(here.run.settings)
-    with here.store.reading() as c:
-        found = [four for four in among(c, LOOKED_AT) if left_out.isdisjoint(four)]
+    found = []
+    if count:
+        with here.store.reading() as c:
+            found = [four for four in among(c, LOOKED_AT) if left_out.isdisjoint(four)]
     now = here.store.clock()
     chosen = next((four for four in found if here.lent.lend(frozenset(four), visitor.annotator, now)), None)
     texts = [] if chosen is None else _texts(here, chosen)
     return Four(
+        run=here.name,
+        you=you_of(here.store, visitor),
         task=task.task,
         question=task.question,
         prompt=max((text.prompt for text in texts), key=len, default=""),

@@ -1,7 +1,7 @@
 // Four completions of one prompt: one key picks the best, and the next four are on the screen with it.
 
 import { Refused, call, sleep } from "./calls.js";
-import { Outbox, Shelf, uuid } from "./queue.js";
+import { Outbox, shelfOf, uuid } from "./queue.js";
 import { measured, write } from "./texts.js";
 import { amount, many, setText } from "./words.js";
 
@@ -12,13 +12,13 @@ const UNDOABLE = 10;
 const $ = (id) => document.getElementById(id);
 
 class Page {
-  constructor() {
+  constructor(first) {
     this.current = null; // the four on the screen
     this.next = null; // those after them
     this.skipped = new Set(); // segments
     this.history = []; // {uuid, best, four}, newest last
     this.shown = 0;
-    this.outbox = new Outbox(new Shelf("pick"), {
+    this.outbox = new Outbox(shelfOf(first), {
       onchange: () => this.drawSaved(),
       onsaved: (reply) => this.drawCounts(reply.counts),
       onrefused: (_entry, sentence) => this.say(`A pick was refused: ${sentence}`),
@@ -32,7 +32,7 @@ class Page {
   /** Segments that shall not be brought again. */
   get besides() {
     const held = [this.current, this.next, ...this.history.map(({ four }) => four)].filter(Boolean);
-    return [...new Set([...held.flatMap((four) => four.passages.map(({ segment }) => segment)), ...this.skipped])].slice(-200);
+    return [...new Set([...held.flatMap((four) => four.passages.map(({ segment }) => segment)), ...this.outbox.segments, ...this.skipped])].slice(-200);
   }
 
   /** Keep the screen and one place behind it filled, for ever. */
@@ -150,4 +150,16 @@ class Page {
   }
 }
 
-new Page();
+/** The page needs to know the run and the person before it may send what an earlier visit left behind. */
+async function start() {
+  for (;;) {
+    try {
+      return new Page(await call("/api/four?count=0"));
+    } catch (error) {
+      if (error instanceof Refused) setText("said", error.message);
+      await sleep(1000);
+    }
+  }
+}
+
+start();

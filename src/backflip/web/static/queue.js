@@ -22,10 +22,10 @@ export function uuid() {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }
 
-/** The browser's storage for one run; a page without storage works on, from memory. */
+/** The browser's storage under a name; a page without storage works on, from memory. */
 export class Shelf {
-  constructor(run) {
-    this.prefix = `backflip/${run}/`;
+  constructor(name) {
+    this.prefix = `backflip/${name}/`;
   }
   read(key, otherwise) {
     try {
@@ -56,6 +56,9 @@ export class Shelf {
     }
   }
 }
+
+/** What this browser keeps for one person in one run: others may use it too, and another run may come to its address. */
+export const shelfOf = ({ run, you }) => new Shelf(`${run}/${encodeURIComponent(you.name)}`);
 
 /** Answers, skips, flags and undos on their way, in order, each under its UUID until the server has it. */
 export class Outbox {
@@ -88,6 +91,11 @@ export class Outbox {
   /** Queries that the server does not know to be done with yet. */
   get queries() {
     return this.#waiting.map((entry) => entry.body.showing).filter((showing) => showing !== undefined);
+  }
+
+  /** Segments that were picked among, of which the server need not know yet. */
+  get segments() {
+    return this.#waiting.flatMap((entry) => entry.body.segments ?? []);
   }
 
   /** How many more answers there will be once all is sent. */
