@@ -229,7 +229,7 @@ def wait_for_text(page: Page, selector: str, text: str) -> None:
     page.wait_for_function(says, arg=[selector, text])
 
 
-def read_the_guide(context: BrowserContext, run: RunDir, version: int = 0) -> None:
-    """Let the browser know that the guide has been read, so that it does not open by itself."""
-    key = f"backflip/{fingerprint(run_token(run))}/read"
+def read_the_guide(context: BrowserContext, run: RunDir, version: int = 0, name: str = "you") -> None:
+    """Let the browser know that somebody has read the guide, so that it does not open by itself."""
+    key = f"backflip/{fingerprint(run_token(run))}/{name}/read"
     context.add_init_script(f"localStorage.setItem({json.dumps(key)}, '{version}')")

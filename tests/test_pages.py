@@ -15,6 +15,7 @@ from pages import (
     choices,
     events,
     frames_seen,
+    free_port,
     make_run,
     read_the_guide,
     seen_pair,
@@ -301,6 +302,49 @@ def test_a_browser_that_can_show_nothing_says_so_and_leaves_the_pairs_to_others(
     with closing(server.run.store()) as store:
         assert len(store.claim("somebody else", 12)) >= 9
     context.close()
+
+
+def test_two_people_in_one_browser_keep_their_answers_apart(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+    run, port = make_run(tmp_path / "run"), free_port()
+    first, *_ = add_pairs(run, 8)
+    store = run.store()
+    hers, his = (f"http://127.0.0.1:{port}/label?token={store.invite(name)}" for name in ("ana", "bob"))
+    store.close()
+    server = Server(run, port)
+    server.start()
+    server.ready()
+    try:
+        page = open_page(hers, expected="ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|FAILED)")
+        context = page.context
+        for name in ("ana", "bob"):
+            read_the_guide(context, run, name=name)
+        page.reload()
+        seen_pair(page)
+        wait_ready(page)
+        server.stop()
+        page.keyboard.press("ArrowLeft")
+        seen_pair(page)
+        page.close()
+        server.start()
+        server.ready()
+        page = context.new_page()
+        page.goto(his)
+        seen_pair(page)
+        wait_saved(page)
+        assert page.is_disabled("#undo"), "what ana said is not his to take back"
+        assert page.inner_text("#today") == "0"
+        assert choices(run) == {}
+        page.close()
+        page = context.new_page()
+        page.goto(hers)
+        seen_pair(page)
+        wait_until(lambda: len(choices(run)) == 1)
+        assert page.inner_text("#today") == "1"
+        store = run.store()
+        assert [(p.teacher, p.query) for p, _ in store.preferences()] == [("ana", first)]
+        store.close()
+    finally:
+        server.stop()
 
 
 @pytest.mark.slow

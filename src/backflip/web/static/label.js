@@ -9,7 +9,7 @@ import { isLockedOut, learnedWords, lostWords, overWords, waitingWords } from ".
 import { Player } from "./player.js";
 import { Playing } from "./playing.js";
 import { Round } from "./practice.js";
-import { Outbox, Pairs, Shelf, decode, outline, release, uuid } from "./queue.js";
+import { Outbox, Pairs, Shelf, decode, outline, release, shelfOf, uuid } from "./queue.js";
 import { Remap } from "./remap.js";
 import { Chime, Rest } from "./rest.js";
 import { listenForSwipes } from "./swipe.js";
@@ -27,7 +27,7 @@ const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor(first) {
-    this.shelf = new Shelf(first.run);
+    this.shelf = shelfOf(first);
     this.history = this.shelf.read("history", []); // {uuid, choice (or skip, flag), pair}, newest last
     this.current = null; // the pair on the screen
     this.previous = null; // the one before, still decoded, for a quick undo
@@ -376,7 +376,7 @@ class Page {
   }
 }
 
-/** The page needs to know the run before it may send what an earlier visit left behind. */
+/** The page needs to know the run and the person before it may send what an earlier visit left behind. */
 async function start() {
   for (;;) {
     try {
