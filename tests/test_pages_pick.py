@@ -152,6 +152,16 @@ def test_an_unsent_pick_waits_for_its_run_and_its_person(tmp_path: Path, open_pa
         page.close()
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+def test_one_can_skip_as_many_as_one_likes(picking: Callable[..., Server], open_page: OpenPage) -> None:
+    prompts = [f"prompt {i:02}" for i in range(60)]
+    page = open_page(picking(prompts, [" a", " b", " c", " d"]))
+    for prompt in reversed(prompts[5:]):
+        shown(page, prompt)
+        page.keyboard.press("S")
+
+
 def test_four_are_lent_to_one_person_for_a_while() -> None:
     lent, four = Lent(), frozenset({1, 2, 3, 4})
     assert lent.lend(four, "ana", 0.0)

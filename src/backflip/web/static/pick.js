@@ -15,9 +15,10 @@ class Page {
   constructor(first) {
     this.current = null; // the four on the screen
     this.next = null; // those after them
-    this.skipped = new Set(); // segments
+    this.skipped = new Set(); // a segment of each four
     this.history = []; // {uuid, best, four}, newest last
     this.shown = 0;
+    this.lost = false;
     this.outbox = new Outbox(shelfOf(first), {
       onchange: () => this.drawSaved(),
       onsaved: (reply) => this.drawCounts(reply.counts),
@@ -29,10 +30,11 @@ class Page {
     this.fill();
   }
 
-  /** Segments that shall not be brought again. */
+  /** A segment of each four that shall not be brought again. */
   get besides() {
     const held = [this.current, this.next, ...this.history.map(({ four }) => four)].filter(Boolean);
-    return [...new Set([...held.flatMap((four) => four.passages.map(({ segment }) => segment)), ...this.outbox.segments, ...this.skipped])].slice(-200);
+    const shown = held.map((four) => four.passages[0].segment);
+    return [...new Set([...this.skipped, ...this.outbox.segments, ...shown].reverse())].slice(0, 200); // those first that are in sight
   }
 
   /** Keep the screen and one place behind it filled, for ever. */
@@ -41,6 +43,8 @@ class Page {
       if (this.current === null || this.next === null) {
         try {
           const found = await call(`/api/four?besides=${this.besides.join(",")}`);
+          if (this.lost) this.say("");
+          this.lost = false;
           this.drawCounts(found.counts);
           setText("task", found.task);
           setText("question", found.question || "Which is the best?");
@@ -50,7 +54,8 @@ class Page {
             continue;
           }
         } catch (error) {
-          if (error instanceof Refused) this.say(error.message);
+          this.lost = true;
+          this.say(error instanceof Refused ? error.message : "The server does not answer. What you pick is kept here until it does.");
         }
       }
       await Promise.race([sleep(this.next === null ? AGAIN_MS : 60_000), new Promise((resolve) => (this.wake = resolve))]);
@@ -60,8 +65,8 @@ class Page {
   press(event) {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (["1", "2", "3", "4"].includes(event.key)) this.pick(Number(event.key) - 1);
-    else if (event.key === "u") this.undo();
-    else if (event.key === "s") this.skip();
+    else if (event.key.toLowerCase() === "u") this.undo(); // Caps Lock or not
+    else if (event.key.toLowerCase() === "s") this.skip();
     else return;
     event.preventDefault();
   }
@@ -82,7 +87,7 @@ class Page {
 
   skip() {
     if (this.tooSoon) return;
-    for (const { segment } of this.current.passages) this.skipped.add(segment);
+    this.skipped.add(this.current.passages[0].segment);
     this.say("Skipped.");
     this.advance();
   }
