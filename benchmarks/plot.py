@@ -319,7 +319,7 @@ def draw_curves(preset: str, results: Results, file: Path) -> Left:
         axes.xaxis.set_major_formatter(count)
         tidy(
             axes,
-            title=f"{task}: {runs[0].budget.labels} labels, {len(runs)} seeds",
+            title=f"{task}: {runs[0].budget.labels} labels, {len(runs)} seed{'s' * (len(runs) != 1)}",
             xlabel="environment steps",
             ylabel="true return of an episode" if position % columns == 0 else "",
         )
