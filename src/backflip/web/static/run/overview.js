@@ -45,7 +45,7 @@ export class Overview {
   #reward(fit, act) {
     const version = fit.version ?? act.reward_version;
     say("version", isNumber(version) ? `#${version}` : "–");
-    const used = isNumber(act.reward_version) && act.reward_version !== version ? ` · policy uses #${act.reward_version}` : "";
+    const used = act.reward_version > 0 && act.reward_version !== version ? ` · policy uses #${act.reward_version}` : "";
     say("version-more", isNumber(fit.comparisons) ? `from ${many(fit.comparisons, "comparison")}${used}` : "not fitted yet");
     const newest = (name) => this.curves.newest(name);
     const ratio = newest("fit/loss_ratio");
