@@ -259,6 +259,23 @@ def test_a_disk_that_cannot_be_read_for_a_moment_costs_no_pair(
     assert queries_of(store, visitor.get("/api/next", params={"count": 3}).json()) == numbers
 
 
+def test_one_clip_that_cannot_be_read_keeps_nobody_from_the_other_pairs(
+    visitor: TestClient, run: RunDir, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbers = add_pairs(run, store, 4)
+    description = run.clips / f"{shown(store)[0].right_clip}.json"
+    whole = description.read_bytes()
+    description.unlink()
+    description.mkdir()
+    reply = visitor.get("/api/next", params={"count": 3})
+    assert (queries_of(store, reply.json()), reply.json()["passed_over"]) == (numbers[1:], 1)
+    assert f"the clips of query {numbers[0]} cannot be read" in caplog.text
+    assert store.counts().flagged == 0
+    description.rmdir()
+    description.write_bytes(whole)
+    assert numbers[0] in queries_of(store, visitor.get("/api/next", params={"count": 4}).json())
+
+
 @pytest.mark.parametrize("damage", ["half a description", "no frames"])
 def test_a_pair_whose_clip_is_damaged_is_passed_over_for_good(
     visitor: TestClient, run: RunDir, store: Store, damage: str, caplog: pytest.LogCaptureFixture

@@ -224,12 +224,14 @@ def undo(here: Here, visitor: Visitor, given: m.Undo) -> m.Undone:
 def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Checks) -> tuple[list[m.Pair], int]:
     """Borrow pairs that can be shown.
 
-    What is missing will be drawn again; what is damaged is flagged, or it would always come first.
+    What is missing will be drawn again; what is damaged is flagged, or it would always come first; what cannot be read
+    stays lent, and others come in its place.
     """
     passed_over = 0
+    unreadable: set[int] = set()
     for _ in range(MOST_ROUNDS):
         pairs = []
-        claims = here.store.claim(annotator, count, checks=checks, besides=held)
+        claims = here.store.claim(annotator, count, checks=checks, besides=held | unreadable)
         for claim in claims:
             try:
                 pairs.append(_pair(here.run.clips, claim))
@@ -238,14 +240,16 @@ def _claim(here: Context, annotator: str, count: int, held: set[int], checks: Ch
                 here.store.forget_clips([claim.query.left, claim.query.right])
             except OSError as error:
                 _log.error("the clips of query %d cannot be read: %s", claim.query.id, error)
-                raise HTTPException(503, "The server cannot read its clips just now.", RETRY) from error
+                unreadable.add(claim.showing)
             except ValidationError as error:
                 _log.warning("query %d is passed over, a clip of it cannot be shown: %s", claim.query.id, error)
                 showing = here.store.shown(claim.showing, annotator)
                 here.store.flag(new_uuid(), claim.query.id, annotator, str(error)[:200], showing)
         if len(pairs) == len(claims):
-            return pairs, passed_over
+            break
         passed_over += len(claims) - len(pairs)
+    if unreadable and not pairs:
+        raise HTTPException(503, "The server cannot read its clips just now.", RETRY)
     return pairs, passed_over
 
 
