@@ -336,6 +336,31 @@ def test_r_hat_is_normalised_on_what_is_newest_or_on_what_was_compared(tmp_path:
             assert normal == (name == calibrate_on), name
 
 
+def test_when_every_answer_is_taken_back_fitting_waits_for_others(tmp_path: Path) -> None:
+    from backflip.fitting import Fit
+    from backflip.preferences import Choice, Preference
+    from backflip.settings import Settings
+
+    run = make_run(tmp_path / "run", calibrate_on="recent", calibrate_steps=0)
+    with closing(run.store()) as store:
+        settings = Settings.from_dict(run.settings)
+        _answer_thrice(run, store, settings)
+        fit = Fit(run, store, settings)
+        assert fit.step()
+        fit.save(1)
+        for preference, _ in store.preferences():
+            store.exclude(f"no {preference.uuid}", "ana", preference.uuid)
+        again = Fit(run, store, settings)
+        again.load()
+        for resumed_or_not in (fit, again):
+            assert not resumed_or_not.step()
+            assert not resumed_or_not.step()
+        (query,) = store.ask(store.recent(60).ids[[[0, 2]]])
+        store.answer(Preference("new", query.id, Choice("left"), "cleo"))
+        for resumed_or_not in (fit, again):
+            assert resumed_or_not.step()
+
+
 def test_each_annotators_error_rate_is_estimated_before_a_fit_and_told(tmp_path: Path) -> None:
     import json
 
@@ -389,6 +414,18 @@ def test_a_quarter_of_the_labels_is_asked_before_the_policy_learns(tmp_path: Pat
     assert len(first) == 10
     assert len(set(first)) == 1
     assert len(asked) == 40
+
+
+def test_a_run_too_short_for_its_labels_begins_to_learn_after_a_quarter_of_its_steps(tmp_path: Path) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run", labels=200, steps=4_096)
+    in_turn(run)
+    with closing(run.store()) as store:
+        asked = [query.policy_steps for _, query in store.preferences()]
+    assert min(asked) == 1_024
+    assert len(asked) > 100
+    assert run.newest_number("reward") is not None
 
 
 def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(

@@ -117,6 +117,12 @@ def test_training_begins_after_a_quarter_of_an_oracles_labels_and_a_few_of_peopl
     assert replace(oracle, labels=10_000).segments_before_training == 1000
 
 
+def test_a_quarter_of_a_run_is_enough_to_begin_with_where_all_of_it_is_short() -> None:
+    short = Settings("hopper", teacher="oracle", labels=700, steps=10_000)
+    assert [short.has_shown_enough(segments, steps) for segments, steps in ((349, 2_499), (350, 0))] == [False, True]
+    assert [short.has_shown_enough(segments, 2_500) for segments in (1, 2)] == [False, True]
+
+
 def test_the_schedule_is_that_of_the_settings() -> None:
     settings = Settings("hopper", teacher="oracle", steps=20_000_000)
     assert [settings.schedule.labels(t) for t in (0, 20_000_000)] == [175, 700]

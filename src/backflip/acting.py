@@ -68,8 +68,7 @@ class Act:
         return True
 
     def _has_shown_enough(self) -> bool:
-        shown = self.store.counts().segments >= self.settings.segments_before_training
-        return shown and self.policy.steps >= self.settings.steps_before_training
+        return self.settings.has_shown_enough(self.store.counts().segments, self.policy.steps)
 
     def _film_now_and_then(self) -> None:
         if self._films_as_it_happens:

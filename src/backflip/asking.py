@@ -91,10 +91,7 @@ class Ask:
         if missing <= 0:
             return 0
         counts, ask = self.store.counts(), self.settings.ask
-        if self.reward.ensemble is None and (
-            counts.segments < self.settings.segments_before_training
-            or policy_steps < self.settings.steps_before_training
-        ):
+        if self.reward.ensemble is None and not self.settings.has_shown_enough(counts.segments, policy_steps):
             return 0
         rng = np.random.default_rng([self.settings.seed, counts.asked, policy_steps, self.reward.version])
         found = self._candidates(rng, missing)

@@ -47,6 +47,7 @@ class Fit:
         moved = (
             self.settings.calibrate_on == "recent"
             and self.fitter.fits > 0
+            and self.fitter.data is not None  # else every answer was taken back
             and policy_steps - self._calibrated_at >= self.settings.calibrate_steps
         )
         if fitted or moved:

@@ -182,6 +182,11 @@ class Settings:
             wanted = 2 * self.tune.batch if self.asks_people else self.labels_before_training * self.tune.completions
         return min(wanted, self.ask.recent)
 
+    def has_shown_enough(self, segments: int, steps: int) -> bool:
+        """Whether there is enough of the untrained policy to be asked about; a quarter of a short run has to do."""
+        many = segments >= self.segments_before_training or (segments > 1 and 4 * steps >= self.steps)
+        return many and steps >= self.steps_before_training
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)

@@ -181,7 +181,7 @@ class Together:
         """One batch of all processes; False if there was none."""
         tune = self.tune
         newer = tune.look_for_reward()
-        enough = tune.store.counts().segments >= tune.settings.segments_before_training
+        enough = tune.settings.has_shown_enough(tune.store.counts().segments, tune.policy.steps)
         if tune.paid_by is None and enough and wait:
             tune.tell("waiting for the first answers")
             return False

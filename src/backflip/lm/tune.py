@@ -258,7 +258,7 @@ class Tune:
             wait: once there is enough to ask about, rather wait for the first r̂ than use up completions.
         """
         newer = self.look_for_reward()
-        enough = self.store.counts().segments >= self.settings.segments_before_training
+        enough = self.settings.has_shown_enough(self.store.counts().segments, self.policy.steps)
         if self.paid_by is None and enough and wait:
             self.tell("waiting for the first answers")
             return False
