@@ -56,7 +56,10 @@ def test_values_that_this_version_does_not_know_are_left_out_and_missing_ones_ha
         ({"steps": 0}, "labels is 700 and steps is 0; both must be at least 1"),
         ({"seed": -1}, "seed is -1; it must not be negative"),
         ({"segment_steps": 0}, "segment_steps is 0; a segment has at least one step"),
-        ({"log": ("paper",)}, r"log is \('paper',\); measurements can go to: tensorboard, wandb, trackio"),
+        (
+            {"log": ("paper",)},
+            r"log is \('paper',\); it must be a tuple, and measurements can go to: tensorboard, wandb, trackio",
+        ),
         ({"disk_megabytes": 0}, "disk_megabytes is 0; a run directory takes at least 1, better 1000"),
         ({"evaluate_steps": 0}, "evaluate_steps is 0 and evaluate_episodes 10; both are at least 1, or leave"),
         ({"evaluate_steps": 5, "evaluate_episodes": 0}, "evaluate_steps is 5 and evaluate_episodes 0; both are"),
@@ -68,23 +71,57 @@ def test_what_cannot_be_is_refused_in_words(values: dict[str, Any], sentence: st
         Settings("hopper", **values)
 
 
-@pytest.mark.parametrize(
-    ("made", "name", "value", "known"),
-    [
-        ("Settings('hopper', {})", "policy", "trpo", "ppo, sac"),
-        ("Settings('hopper', {})", "mode", "quick", "in_turn, at_once"),
-        ("Settings('hopper', {})", "calibrate_on", "labeled", "recent, labelled"),
-        ("AskConfig({})", "selector", "varience", "variance, entropy, information, diverse, uniform"),
-        ("PeopleConfig({})", "clips", "pose", "poses, sheets"),
-        ("FitConfig({})", "error_rates", "each", "flat, annotator"),
-        ("TuneConfig({})", "aggregate", "median", "mean, pessimistic, minimum"),
-    ],
-)
-def test_a_wrong_word_is_answered_with_the_right_ones(made: str, name: str, value: str, known: str) -> None:
+WRONG = {
+    "Settings('hopper', policy='trpo')": "policy is 'trpo'; it must be one of ppo, sac",
+    "Settings('hopper', mode='quick')": "mode is 'quick'; it must be one of in_turn, at_once",
+    "Settings('hopper', calibrate_on='labeled')": "calibrate_on is 'labeled'; it must be one of recent, labelled",
+    "AskConfig(selector='varience')": "selector is 'varience'; it must be one of "
+    "variance, entropy, information, diverse, uniform",
+    "PeopleConfig(clips='pose')": "clips is 'pose'; it must be one of poses, sheets",
+    "FitConfig(error_rates='each')": "error_rates is 'each'; it must be one of flat, annotator",
+    "TuneConfig(aggregate='median')": "aggregate is 'median'; it must be one of mean, pessimistic, minimum",
+    "Settings('hopper', labels='10')": "labels is '10'; it must be a whole number",
+    "Settings('hopper', steps=1.5)": "steps is 1.5; it must be a whole number",
+    "Settings('hopper', steps=float('inf'))": "steps is inf; it must be a whole number",
+    "Settings('hopper', steps=None)": "steps is None; it must be a whole number",
+    "Settings('hopper', seed=True)": "seed is True; it must be a whole number",
+    "SACConfig(discount='.9')": "discount is '.9'; it must be a number",
+    "FitConfig(l2=float('nan'))": "l2 is nan; it must be a number",
+    "Settings('hopper', log='wandb')": "log is 'wandb'; it must be a tuple, and measurements can go to: "
+    "tensorboard, wandb, trackio",
+}
+"""Settings of a wrong kind, and what is said of them."""
+
+
+def test_a_wrong_word_or_number_is_answered_with_what_is_right() -> None:
+    program = """
+import json, sys
+from backflip.settings import *
+said = {}
+for made in json.load(sys.stdin):
+    try:
+        eval(made)
+    except ValueError as error:
+        said[made] = str(error)
+print(json.dumps(said))
+"""
     # In a process of its own: here, types are checked before anything that is said in words.
-    program = f"from backflip.settings import *; {made.format(f'{name}={value!r}')}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert f"ValueError: {name} is {value!r}; it must be one of {known}\n" in done.stderr
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, input=json.dumps(list(WRONG)), capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == WRONG
+
+
+def test_whole_floats_and_numbers_of_numpy_become_plain_ones() -> None:
+    program = (
+        "import json, numpy as np; from backflip.settings import *; "
+        "ask = AskConfig(session=np.int64(5), half_life=np.float32(2)); "
+        "print(json.dumps(Settings('hopper', steps=3e5, labels=np.int32(7), segment_steps=25.0, ask=ask).to_dict()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    settings = json.loads(done.stdout)
+    assert [settings[name] for name in ("steps", "labels", "segment_steps")] == [300_000, 7, 25]
+    assert '"steps": 300000,' in done.stdout
+    assert (settings["ask"]["session"], settings["ask"]["half_life"]) == (5, 2.0)
 
 
 @pytest.mark.parametrize("minibatch", [0, 1, 2049])

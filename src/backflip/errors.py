@@ -1,5 +1,8 @@
 """What a person can mend, and words from outside in what is said of it."""
 
+from dataclasses import fields
+from numbers import Real
+from types import UnionType
 from typing import Any, get_args
 
 
@@ -13,6 +16,25 @@ class Mendable(Exception):
 def in_one_line(words: object, most: int) -> str:
     """Words from outside as part of a sentence: at most so many characters, none that a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in str(words))[:most].strip()
+
+
+def plain_numbers(settings: Any) -> None:
+    """Make plain numbers of what settings have as numpy's, and whole ones of floats such as 3e5.
+
+    Raises:
+        ValueError: something is no number where one is needed.
+    """
+    for field in fields(settings):
+        value: Any = getattr(settings, field.name)
+        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        if not {int, float} & set(kinds) or (value is None and type(None) in kinds):
+            continue
+        whole = float not in kinds
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value
+        if not is_number or (whole and value % 1 != 0):
+            needed = "a whole number" if whole else "a number"
+            raise ValueError(f"{field.name} is {value!r}; it must be {needed}")
+        object.__setattr__(settings, field.name, int(value) if whole else float(value))
 
 
 def must_be_one_of(kinds: Any, **values: object) -> None:

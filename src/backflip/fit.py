@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from backflip.error_rates import Evidence
-from backflip.errors import must_be_one_of
+from backflip.errors import must_be_one_of, plain_numbers
 from backflip.files import load_arrays, save_arrays
 from backflip.preferences import ERROR_RATE, Changes, Comparisons, apply_changes
 from backflip.reward import RewardEnsemble, probability_left
@@ -61,6 +61,7 @@ class FitConfig:
     """Weight of the past in the running losses that the band is compared with."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
         must_be_one_of(ErrorRates, error_rates=self.error_rates)

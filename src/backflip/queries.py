@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from backflip.errors import must_be_one_of
+from backflip.errors import must_be_one_of, plain_numbers
 from backflip.preferences import ERROR_RATE
 from backflip.reward import RewardEnsemble, probability_left
 from backflip.segments import Segments
@@ -49,6 +49,7 @@ class AskConfig:
     """With people: an unclaimed query about behaviour older than this is taken back once there is newer."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if not 0 < self.until <= 1 or not 0 <= self.initial_fraction <= 1:
             raise ValueError(
                 f"until is {self.until} and initial_fraction {self.initial_fraction}; both are shares: above 0 (the "

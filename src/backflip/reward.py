@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
+from backflip.errors import plain_numbers
 from backflip.files import DamagedFile, load_arrays, save_arrays
 from backflip.preferences import ERROR_RATE
 from backflip.segments import Array
@@ -45,6 +46,7 @@ class RewardConfig:
     that read the same frozen features then differ wherever nothing was compared."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if min(self.members, self.width) < 1 or self.layers < 0 or self.deviation <= 0 or self.prior < 0:
             raise ValueError(
                 f"{self} is no ensemble: members and width are at least 1, layers and prior 0, deviation above 0"

@@ -73,20 +73,21 @@ class RunDir:
             raise RunError(
                 f"{path} exists and is not empty; choose another --run, or go on with: backflip resume {path}"
             )
+        config = {
+            "format": FORMAT,
+            "settings": settings,
+            "command": command,
+            "created": time.time(),
+            "machine": machine(),
+            "versions": versions(),
+            "commit": _commit(),
+        }
+        written = json.dumps(config, indent=1).encode()
         try:
             path.mkdir(parents=True, exist_ok=True)
             for part in ("reward", "act", "fit", "clips", "now"):
                 (path / part).mkdir()
-            config = {
-                "format": FORMAT,
-                "settings": settings,
-                "command": command,
-                "created": time.time(),
-                "machine": machine(),
-                "versions": versions(),
-                "commit": _commit(),
-            }
-            write_whole(path / "run.json", json.dumps(config, indent=1).encode())
+            write_whole(path / "run.json", written)
         except OSError as error:
             raise RunError(
                 f"the run directory {path} cannot be written ({error}); choose another with --run"

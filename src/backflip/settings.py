@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from backflip.errors import must_be_one_of
+from backflip.errors import must_be_one_of, plain_numbers
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
 from backflip.policies.sac import SACConfig
@@ -76,11 +76,15 @@ class Settings:
     """How a language model is tuned, in the runs whose segments are completions; a step is then a completion."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         teachers = (PEOPLE, SCRIPTED, JUDGE, *FALLIBLE)
         if self.teacher not in teachers:
             raise ValueError(f"no teacher is called {self.teacher!r}; there are: {', '.join(teachers)}")
         if self.labels < 1 or self.steps < 1:
             raise ValueError(f"labels is {self.labels} and steps is {self.steps}; both must be at least 1")
+        for name in ("checkpoint_steps", "segments_per_rollout", "calibrate_segments", "first_answers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
         must_be_one_of(Mode, mode=self.mode)
@@ -88,8 +92,9 @@ class Settings:
         must_be_one_of(Behaviour, calibrate_on=self.calibrate_on)
         if self.disk_megabytes < 1:
             raise ValueError(f"disk_megabytes is {self.disk_megabytes}; a run directory takes at least 1, better 1000")
-        if not set(self.log) <= set(get_args(Log)):
-            raise ValueError(f"log is {self.log!r}; measurements can go to: {', '.join(get_args(Log))}")
+        if isinstance(self.log, str) or not set(self.log) <= set(get_args(Log)):
+            known = ", ".join(get_args(Log))
+            raise ValueError(f"log is {self.log!r}; it must be a tuple, and measurements can go to: {known}")
         if self.segment_steps is not None and self.segment_steps < 1:
             raise ValueError(f"segment_steps is {self.segment_steps}; a segment has at least one step")
         if (self.evaluate_steps is not None and self.evaluate_steps < 1) or self.evaluate_episodes < 1:

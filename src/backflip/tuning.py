@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from backflip.errors import must_be_one_of
+from backflip.errors import must_be_one_of, plain_numbers
 
 Algorithm = Literal["rloo", "ppo"]
 Controller = Literal["budget", "ziegler", "fixed"]
@@ -65,6 +65,7 @@ class TuneConfig:
     """Address of a vLLM server that samples, such as http://127.0.0.1:8000; by default transformers does, here."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         must_be_one_of(Algorithm, algorithm=self.algorithm)
         must_be_one_of(Controller, controller=self.controller)
         must_be_one_of(Aggregate, aggregate=self.aggregate)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from backflip.envs import Collector
+from backflip.errors import plain_numbers
 from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
 from backflip.policies.advantages import clipped_loss, generalised_advantages
@@ -53,6 +54,7 @@ class PPOConfig:
     """Units of each of the two hidden layers of actor and critic."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         size = self.environments * self.rollout_steps
         if self.minibatch > size or self.minibatch < 2:
             raise ValueError(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from backflip.envs import Collector
+from backflip.errors import plain_numbers
 from backflip.files import load_arrays, save_arrays
 from backflip.policies import Pay
 from backflip.policies.novelty import state_entropy
@@ -72,6 +73,7 @@ class SACConfig:
     """Compute the wide products in bfloat16, where the processor is quicker in it."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if min(self.environments, self.burst_steps, self.actor_every, self.width) < 1 or self.batch < 2:
             raise ValueError(
                 f"{self} cannot be: environments, burst_steps, actor_every and width are at least 1, batch 2"

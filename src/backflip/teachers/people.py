@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from backflip.errors import must_be_one_of
+from backflip.errors import must_be_one_of, plain_numbers
 from backflip.picks import SHOWN
 from backflip.segments import Array
 from backflip.store import Account, Checks, Store
@@ -33,6 +33,7 @@ class PeopleConfig:
     """What is shown together: two clips or texts; or 4 texts of one prompt, of which the best is picked."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if self.best_of not in (2, SHOWN):
             raise ValueError(f"best_of is {self.best_of}; people choose between 2, or pick the best of {SHOWN}")
         for name in SEVERAL:
