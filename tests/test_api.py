@@ -142,6 +142,26 @@ def test_a_policy_that_cannot_act_in_a_task_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_images_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    import gymnasium as gym
+
+    import backflip
+
+    class Pictures(gym.Env[np.ndarray, np.ndarray]):
+        observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
+        action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    gym.register("Pictures-v0", lambda **_: Pictures())
+    try:
+        with pytest.raises(
+            ValueError, match=r"the shape \(210, 160, 3\), 100,800 numbers; .*no images"
+        ):
+            backflip.train("Pictures-v0", **TINY, run=tmp_path / "run")
+    finally:
+        del gym.registry["Pictures-v0"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     import backflip
 

@@ -1,6 +1,7 @@
 """What other programs call: train a run, and use the reward it learned."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Float32, Shaped
 
 from backflip.envs import Task, find_task
 from backflip.envs.collect import has_simulator_state, small_frame
-from backflip.envs.facts import facts
+from backflip.envs.facts import Facts, facts
 from backflip.evaluate import load_ensemble
 from backflip.experiments import settings_for
 from backflip.following import followers
@@ -26,6 +27,8 @@ from backflip.teachers.endpoint import Endpoint, NotSet
 
 _log = logging.getLogger(__name__)
 
+MOST_OBSERVED = 5_000
+"""Numbers in an observation."""
 Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
 
 
@@ -99,11 +102,22 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         raise ValueError(
             f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
         )
+    _must_be_a_vector(task, told)
     _must_be_teachable(task, settings)
     if settings.shows_clips:
         _must_be_drawable(task)
     name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
     return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+
+
+def _must_be_a_vector(task: Task, told: Facts) -> None:
+    """Refuse images: networks here read vectors, and a replay of a million pictures would take 100 GB."""
+    size = math.prod(told.observation_shape)
+    if size > MOST_OBSERVED:
+        raise ValueError(
+            f"{task.name} has observations of the shape {told.observation_shape}, {size:,} numbers; policies and r̂ "
+            f"read vectors of at most {MOST_OBSERVED:,} here, and no images: wrap it in what makes features of them"
+        )
 
 
 def _must_be_teachable(task: Task, settings: Settings) -> None:
