@@ -153,9 +153,7 @@ def test_images_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
 
     gym.register("Pictures-v0", lambda **_: Pictures())
     try:
-        with pytest.raises(
-            ValueError, match=r"the shape \(210, 160, 3\), 100,800 numbers; .*no images"
-        ):
+        with pytest.raises(ValueError, match=r"the shape \(210, 160, 3\), 100,800 numbers; .*no images"):
             backflip.train("Pictures-v0", **TINY, run=tmp_path / "run")
     finally:
         del gym.registry["Pictures-v0"]

@@ -9,7 +9,8 @@ import pytest
 
 from backflip.envs import TASKS, Collector, Task
 from backflip.envs.collect import has_simulator_state, small_frame
-from backflip.envs.task import Env, gymnasium_task
+from backflip.envs.stage import stage_of
+from backflip.envs.task import BrokenEnvironment, Env, gymnasium_task
 from backflip.segments import Array, Rollout, cut_segments
 
 CARTPOLE = gymnasium_task("CartPole-v1")
@@ -119,6 +120,33 @@ def test_frames_are_recorded_where_there_is_no_simulator_state() -> None:
 def test_only_mujoco_has_a_simulator_state() -> None:
     assert has_simulator_state(gymnasium_task("Hopper-v5"))
     assert not has_simulator_state(CARTPOLE)
+
+
+def test_attributes_that_are_called_like_mujocos_are_no_simulator() -> None:
+    class Fit(gym.Wrapper[Any, Any, Any, Any]):
+        model, data = "linear", (1, 2)
+
+        @property
+        def unwrapped(self) -> Any:
+            return self
+
+    task = Task("toy", "CartPole-v1", "Which?", wrap=Fit)
+    assert not has_simulator_state(task)
+    assert stage_of(task).figure is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_observation_that_is_not_finite_is_the_environments_fault(value: float) -> None:
+    class Breaks(gym.ObservationWrapper[Any, Any, Any]):
+        def observation(self, observation: Any) -> Any:
+            self.seen = getattr(self, "seen", 0) + 1
+            return observation if self.seen < 8 else np.array([value, 0, 0, 0], np.float32)
+
+    collector = Collector(Task("toy", "CartPole-v1", "Which?", wrap=Breaks), 2, seed=0)
+    act = _at_random(collector)
+    collector.collect(act, 5)
+    with pytest.raises(BrokenEnvironment, match=r"toy gave an observation that is not finite .* after step 10;"):
+        collector.collect(act, 5)
 
 
 def test_an_environment_that_gives_no_picture_is_named() -> None:

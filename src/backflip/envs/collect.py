@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Shaped
 
-from backflip.envs.task import Env, MissingExtra, Task
+from backflip.envs.task import BrokenEnvironment, Env, MissingExtra, Task
 from backflip.segments import Array, Rollout
 
 Space = gym.spaces.Space[Any]
@@ -53,7 +53,11 @@ class Collector:
         self._starts = np.ones(self.environments, bool)
 
     def collect(self, act: Act, steps: int) -> Rollout:
-        """Let `act` choose for all environments `steps` times, and record everything."""
+        """Let `act` choose for all environments `steps` times, and record everything.
+
+        Raises:
+            BrokenEnvironment: an observation is NaN or infinite.
+        """
         if steps < 1:
             raise ValueError(f"steps is {steps}; it must be at least 1")
         shape = (steps, self.environments)
@@ -78,6 +82,11 @@ class Collector:
                     terminated.append(bool(over))
                     seen, _ = env.reset()
                 observations[t + 1, i] = seen
+        if not np.isfinite(observations).all():
+            raise BrokenEnvironment(
+                f"{self.task.name} gave an observation that is not finite soon after "
+                f"step {self.steps}; nothing can be learned from it: mend the environment"
+            )
         self.steps += steps * self.environments
         starts, self._starts = self._starts, ends[-1].copy()
         self._observations = observations[steps].copy()
@@ -109,9 +118,15 @@ def has_simulator_state(task: Task) -> bool:
     """Whether the task runs in MuJoCo, so that any moment can be drawn later from a few numbers."""
     env = task.make()
     try:
-        return hasattr(env.unwrapped, "data") and hasattr(env.unwrapped, "model")
+        return is_simulated(env)
     finally:
         env.close()
+
+
+def is_simulated(env: Env) -> bool:
+    """Whether an environment's `model` and `data` are those of MuJoCo."""
+    kinds = [type(getattr(env.unwrapped, name, None)).__name__ for name in ("model", "data")]
+    return kinds == ["MjModel", "MjData"]
 
 
 def simulator_state(env: Env) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from backflip.envs.collect import is_simulated
 from backflip.envs.task import Task, steps_per_second
 
 PIXELS = 256
@@ -52,10 +53,11 @@ def stage_of(task: Task) -> Stage:
     if key not in _stages:
         env = task.make()
         figure = None
-        if hasattr(env.unwrapped, "model") and hasattr(env.unwrapped, "data"):
+        if is_simulated(env):
             from backflip.envs.figure import VIEWS, Figure
 
-            figure = Figure(env.unwrapped.model, VIEWS.get(task.environment.rpartition(":")[2].rpartition("-v")[0]))
+            model: Any = env.unwrapped.model  # type: ignore[attr-defined]  # is_simulated said that it is there
+            figure = Figure(model, VIEWS.get(task.environment.rpartition(":")[2].rpartition("-v")[0]))
         _stages[key] = Stage(steps_per_second(env), figure)
         env.close()
     return _stages[key]

@@ -37,6 +37,10 @@ class MissingExtra(Mendable, RuntimeError):
     """The environment needs a package that is not installed; the message says how to get it."""
 
 
+class BrokenEnvironment(Mendable, ValueError):
+    """The environment gave what no environment should; the message says what and when."""
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """What tells, of a whole episode, how well a task without a true reward was learned."""
