@@ -337,7 +337,7 @@ def test_a_setting_that_cannot_be_is_refused() -> None:
     for wrong, message in (
         ({"completions": 1}, "comparing takes at least 2"),
         ({"temperature": 0.0}, "must be above 0"),
-        ({"kl_target": float("nan")}, "must be above 0"),
+        ({"kl_target": float("nan")}, "kl_target is nan; it must be a number"),
         ({"micro_batch": 0}, "must be at least 1"),
         ({"lora_rank": -1}, "0 .all weights. or more"),
     ):

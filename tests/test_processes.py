@@ -173,11 +173,20 @@ def test_an_error_while_saving_is_an_error_of_the_run(tmp_path: Path) -> None:
         run_together(parts, leader="act")
 
 
-def test_a_part_that_does_not_stop_is_killed_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_does_not_stop_is_killed_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3)
     file = tmp_path / "deaf"
-    with pytest.raises(PartDied, match="the part 'ask' was killed by SIGKILL"):
-        run_together({"act": (leads, (file.with_suffix(".begun"),)), "ask": (is_deaf, (file,))}, leader="act")
+    begun = file.with_suffix(".begun")
+    said = "the part 'ask' had not come to an end 0.3 s after it was asked to, and was killed"
+    with pytest.raises(PartDied, match=f"{said}; the run goes on from its last checkpoint"):
+        run_together(
+            {"act": (waits, (tmp_path / "act",)), "ask": (is_deaf, (file,))}, leader="act", interrupted=begun.exists
+        )
+    assert not caplog.text
+    assert run_together({"act": (leads, (begun,)), "ask": (is_deaf, (file,))}, leader="act")
+    assert f"{said}; the run has finished" in caplog.text
 
 
 def test_signals_to_the_whole_group_are_left_to_the_parent(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def test_thresholds_are_shares_of_the_recent_mean_return(kept: str, make_segment
 def test_a_task_without_a_true_reward_is_refused_in_words(kept: str, make_segments: MakeSegments) -> None:
     with closing(Store(kept)) as store:
         _ask(store, replace(make_segments(2), true_rewards=np.full((2, 4), np.nan, np.float32)))
-        with pytest.raises(ValueError, match="an oracle needs the true reward, and this task has none; ask people"):
+        with pytest.raises(ValueError, match="is not finite; an oracle answers from it: mend the environment"):
             Oracle().teach(store)
         assert store.counts().labels == 0
 
@@ -494,5 +494,5 @@ def test_what_was_said_about_measuring_people_holds_for_one_and_for_several() ->
 
 @pytest.mark.parametrize("wrong", [{"overlap": 1.5}, {"repeats": -0.1}, {"gold": float("nan")}, {"repeats": 1.0}])
 def test_shares_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="share"):
+    with pytest.raises(ValueError, match="share|must be a number"):
         PeopleConfig(**wrong)

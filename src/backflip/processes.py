@@ -4,6 +4,7 @@ Companions are those whose death does not end the others: it is said, and the ru
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol, runtime_checkable
 
 from backflip.errors import Mendable
+
+_log = logging.getLogger(__name__)
 
 ORPHANED = 3
 """Exit status of a part whose parent has died."""
@@ -77,7 +80,8 @@ def run_together(
 
     Raises:
         PartRefused: a part raised something that a person can mend.
-        PartDied: a part raised something else, was killed, or returned too early.
+        PartDied: a part raised something else, was killed, or returned too early; or it did not stop when the run was
+            interrupted. One that does not stop after the leader's return is killed, and the run has finished.
     """
     group = _Group()
     finished = False
@@ -96,9 +100,14 @@ def run_together(
     except KeyboardInterrupt:
         finished = False
     finally:
-        group.end(GRACE_SECONDS)
+        late = group.end(GRACE_SECONDS)
     for name, process in group.processes.items():
-        if process.exitcode not in (0, None):
+        if name in late:
+            said = f"the part '{name}' had not come to an end {GRACE_SECONDS:g} s after it was asked to, and was killed"
+            if not finished:
+                raise PartDied(f"{said}; the run goes on from its last checkpoint")
+            _log.warning("%s; the run has finished", said)
+        elif process.exitcode not in (0, None):
             raise group.death(name)
     return finished
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from backflip.errors import Mendable
 from backflip.preferences import Choice, Preference, Query
 from backflip.segments import Segments
 from backflip.store import Store
@@ -13,6 +14,10 @@ from backflip.store import Store
 NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 MARGIN_SEGMENTS = 200
 """The thresholds of skip and equal are shares of the mean true return of so many recent segments."""
+
+
+class NoTrueReward(Mendable, ValueError):
+    """The environment's reward is no number where an oracle has to answer from it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,10 @@ class Oracle:
         """The choice on each query; `margin` is the recent mean true return of a segment."""
         returns = left.true_returns(), right.true_returns()
         if not (np.isfinite(returns[0]).all() and np.isfinite(returns[1]).all()):
-            raise ValueError("an oracle needs the true reward, and this task has none; ask people: --teacher people")
+            raise NoTrueReward(
+                "the true reward of a segment is not finite; an oracle answers from it: mend the environment, or ask "
+                "people: --teacher people"
+            )
         remembered = (
             remembered_return(left.true_rewards, left.lengths, self.fallibility.memory),
             remembered_return(right.true_rewards, right.lengths, self.fallibility.memory),
