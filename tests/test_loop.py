@@ -231,6 +231,28 @@ def evaluations(run: Any) -> dict[int, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyboardInterrupt(), {"state": "stopped"}),
+        (RuntimeError("of all\nthings"), {"state": "failed", "message": "things"}),
+        (MemoryError(), {"state": "failed", "message": "MemoryError"}),
+    ],
+)
+def test_a_run_that_breaks_off_in_turn_says_so(tmp_path: Path, error: BaseException, told: dict[str, str]) -> None:
+    from backflip.loop import in_turn
+
+    run = make_run(tmp_path / "run")
+
+    def breaks() -> None:
+        assert run.told("run")["state"] == "running"
+        raise error
+
+    with pytest.raises(type(error)):
+        in_turn(run, breaks)
+    assert told.items() <= run.told("run").items()
+
+
 def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
     whole: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -494,5 +494,5 @@ def test_what_was_said_about_measuring_people_holds_for_one_and_for_several() ->
 
 @pytest.mark.parametrize("wrong", [{"overlap": 1.5}, {"repeats": -0.1}, {"gold": float("nan")}, {"repeats": 1.0}])
 def test_shares_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="share|must be a number"):
+    with pytest.raises(ValueError, match=r"share|must be a number"):
         PeopleConfig(**wrong)

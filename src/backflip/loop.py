@@ -8,8 +8,8 @@ The three meet only in the run directory, so the same three objects run in one p
 reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from backflip.acting import Act
 from backflip.asking import Ask
 from backflip.files import CannotWrite
 from backflip.fitting import Fit
-from backflip.processes import Part, PartDied, Stop, run_together
+from backflip.processes import Part, Stop, run_together
 from backflip.rundir import RunDir
 from backflip.settings import Settings, settings_of
 from backflip.store import Store
@@ -49,12 +49,11 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts 
     """
     settings = settings_of(run)
     one_thread()
-    with run.owned(), closing(run.store()) as store:
+    with run.owned(), _telling(run), closing(run.store()) as store:
         act = parts.act(run, store, settings)
         ask, fit = parts.ask(run, store, settings), parts.fit(run, store, settings)
         store.clock = lambda: float(act.policy.steps)
         number = _go_back(run, store, act, fit)
-        run.tell("run", state="running")
         while not act.done:
             with store.transaction():
                 end = act.policy.steps + settings.checkpoint_steps
@@ -103,17 +102,25 @@ def at_once(
             can be resumed.
     """
     ours = {name: (part, (run.path, parts)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
-    with run.owned():
-        run.tell("run", state="running")
+    with run.owned(), _telling(run):
         run.forget_torn("reward")
-        try:
-            finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
-        except PartDied as error:
-            with suppress(CannotWrite):  # where it died of a full disk, that can be said on the terminal only
-                run.tell("run", state="failed", message=str(error).strip().splitlines()[-1])
-            raise
+        finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
         run.tell("run", state="finished" if finished else "stopped")
         return finished
+
+
+@contextmanager
+def _telling(run: RunDir) -> Iterator[None]:
+    """Let everybody know that the run goes on, and where it breaks off, how."""
+    run.tell("run", state="running")
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, Exception)  # else it was interrupted
+        reason = f"{error}".strip().splitlines() or [type(error).__name__]
+        with suppress(CannotWrite):  # where it died of a full disk, that can be said on the terminal only
+            run.tell("run", state="failed" if failed else "stopped", **({"message": reason[-1]} if failed else {}))
+        raise
 
 
 def act_on(path: Path, parts: Parts, stop: Stop) -> None:
