@@ -301,9 +301,19 @@ def test_a_film_must_be_a_moving_picture(refused: Refused, trained: Path) -> Non
     assert said == "film.mp4 cannot be written; moving pictures are .webp, .gif, .png"
 
 
-def test_a_database_holds_one_run(refused: Refused, trained: Path) -> None:
-    said = sentence(refused("train", "Pendulum-v1", *TINY, "--store", trained / "run.db"))
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_a_database_holds_one_run(
+    refused: Refused, store: Any, store_url: str, make_segments: Callable[..., Any]
+) -> None:
+    store.add(make_segments(1))
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--store", store_url))
     assert said == "the database given with --store holds another run already; give each run a database of its own"
+
+
+@pytest.mark.parametrize("place", ["word", "answers.db", "sqlite:///answers.db", "localhost/cheetah"])
+def test_answers_outside_the_run_directory_lie_in_postgresql_only(refused: Refused, place: str) -> None:
+    said = sentence(refused("train", "Pendulum-v1", *TINY, "--store", place))
+    assert said.startswith(f"store is {place!r}; it is the address of a PostgreSQL database")
 
 
 def test_a_database_that_is_not_there_is_said(refused: Refused) -> None:
@@ -392,25 +402,38 @@ def test_every_task_is_listed_with_its_question(capsys: pytest.CaptureFixture[st
     assert "any Gymnasium id works too" in said.lower().replace("gymnasium", "Gymnasium")
 
 
-def test_the_doctor_finds_renderers_and_databases(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    call("doctor", "--database", tmp_path / "other.db")
+def test_the_doctor_finds_renderers_and_databases(capsys: pytest.CaptureFixture[str]) -> None:
+    call("doctor")
     said = capsys.readouterr().out
-    for what in ("backflip", "torch", "mujoco", "renderer multiray", "renderer egl", "SQLite", "PostgreSQL"):
+    for what in ("backflip", "torch", "mujoco", "renderer multiray", "renderer egl", "SQLite"):
         assert what in said
     assert "ms a frame" in said
     assert "✗" not in said
 
 
-def test_the_doctor_ends_with_1_where_a_database_cannot_be_used(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_doctor_finds_a_database(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, postgres: str
 ) -> None:
     from backflip import doctor
 
     monkeypatch.setattr(doctor, "renderers", lambda: [("multiray", 14.0, "")])
+    call("doctor", "--database", postgres)
+    assert "✓ PostgreSQL         reachable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("url", ["postgresql://me@localhost:1/none", "nonsense"])
+def test_the_doctor_ends_with_1_where_a_database_cannot_be_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    from backflip import doctor
+
+    monkeypatch.setattr(doctor, "renderers", lambda: [("multiray", 14.0, "")])
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        call("doctor", "--database", "postgresql://me@localhost:1/none")
+        call("doctor", "--database", url)
     assert ended.value.code == 1
     assert "✗ PostgreSQL" in capsys.readouterr().out
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_doctor_is_content_without_the_robots(

@@ -573,6 +573,7 @@ def test_dictionaries_of_observations_are_flattened(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
 def test_a_run_can_keep_its_segments_and_answers_in_postgresql(store_url: str, tmp_path: Path) -> None:
     from backflip.loop import in_turn
 

@@ -63,6 +63,13 @@ def test_values_that_this_version_does_not_know_are_left_out_and_missing_ones_ha
         ({"disk_megabytes": 0}, "disk_megabytes is 0; a run directory takes at least 1, better 1000"),
         ({"evaluate_steps": 0}, "evaluate_steps is 0 and evaluate_episodes 10; both are at least 1, or leave"),
         ({"evaluate_steps": 5, "evaluate_episodes": 0}, "evaluate_steps is 5 and evaluate_episodes 0; both are"),
+        (
+            {"store": "word"},
+            "^store is 'word'; it is the address of a PostgreSQL database, postgresql://user@host/name",
+        ),
+        ({"store": "sqlite:///a.db"}, "^store is 'sqlite:///a.db'; .* leave it out"),
+        ({"store": "mysql://me:secret@host/d"}, r"^store is '\.\.\.@host/d'; "),
+        ({"store": ""}, "^store is ''; "),
         ({"mode": "in_turn"}, "people cannot answer in turn: .*use --mode at_once"),
     ],
 )

@@ -59,6 +59,20 @@ def connect(url: str | Path) -> sa.Engine:
     return engine
 
 
+def must_be_postgresql(url: str) -> None:
+    """See that an address is one of PostgreSQL: any other word would be taken for a file, relative to who reads it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if url.partition("://")[0].split("+")[0] not in ("postgresql", "postgres") or "://" not in url:
+        shown = f"...@{url.rpartition('@')[2]}" if "@" in url else url  # a password is not shown
+        raise ValueError(
+            f"store is {shown!r}; it is the address of a PostgreSQL database, postgresql://user@host/name: write that, "
+            "or leave it out for SQLite in the run directory"
+        )
+
+
 def _address(text: str) -> sa.URL:
     if "://" not in text:
         return sa.URL.create("sqlite", database=str(Path(text).absolute()))

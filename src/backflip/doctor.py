@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from backflip import __version__
+from backflip.database import must_be_postgresql
 from backflip.envs.clips import renderers
 from backflip.rundir import machine, versions
 from backflip.store import Store, StoreError
@@ -43,17 +44,19 @@ def examine(database: str | None = None) -> Iterator[Finding]:
             yield f"renderer {name}", f"{milliseconds:.1f} ms a frame; {note}", True
     with TemporaryDirectory() as directory:
         yield _database("SQLite", Path(directory) / "run.db")
-    if database:
+    if database is not None:
         yield _database("PostgreSQL", database)
 
 
 def _database(name: str, url: str | Path) -> Finding:
     started = time.perf_counter()
     try:
+        if isinstance(url, str):
+            must_be_postgresql(url)
         store = Store(url)
         store.counts()
         store.close()
-    except StoreError as error:
+    except (StoreError, ValueError) as error:
         return name, str(error), False
     return name, f"reachable, {1000 * (time.perf_counter() - started):.0f} ms to open", True
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from backflip.database import must_be_postgresql
 from backflip.errors import must_be_one_of, plain_numbers
 from backflip.fit import FitConfig
 from backflip.policies.ppo import PPOConfig
@@ -87,6 +88,8 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.store is not None:
+            must_be_postgresql(self.store)
         must_be_one_of(Mode, mode=self.mode)
         must_be_one_of(Algorithm, policy=self.policy)
         must_be_one_of(Behaviour, calibrate_on=self.calibrate_on)
