@@ -497,6 +497,51 @@ def test_the_same_seed_gives_the_same_policy_to_the_byte(trained: Path, tmp_path
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_finished_run_can_be_given_more_steps_and_labels(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from backflip.rundir import RunDir
+
+    before = RunDir.open(copy)
+    measured, end = before.metrics()
+    call("resume", copy, "--steps", 6000, "--labels", 20)
+    said = capsys.readouterr().out
+    assert "20 of 20 labels" in said
+    assert "of 6.0k steps" in said
+    run = RunDir.open(copy)
+    assert run.settings == {**before.settings, "steps": 6000, "labels": 20}
+    (grown,) = run.config["extended"]
+    assert (grown["steps"], grown["labels"]) == (3000, 12)
+    assert run.told("act")["steps"] >= 6000
+    assert run.metrics()[0][: len(measured)] == measured, "it went on, and did not begin anew"
+    assert run.metrics(end)[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("--steps", 3000), "steps is 3000 and RUN has 3000; a run can only be given more than it has"),
+        (("--labels", 4), "labels is 4 and RUN has 12; a run can only be given more than it has"),
+        (("--steps", 9000, "--labels", 12), "labels is 12 and RUN has 12; a run can only be given more than it has"),
+        (("--labels", 20), "RUN has taken all its 3000 steps; give it more of them, too: --steps N"),
+    ],
+)
+def test_a_run_cannot_be_given_less_than_it_has(
+    refused: Refused, copy: Path, given: tuple[object, ...], why: str
+) -> None:
+    before = (copy / "run.json").read_bytes()
+    assert sentence(refused("resume", copy, *given)) == why.replace("RUN", str(copy))
+    assert (copy / "run.json").read_bytes() == before
+
+
+def test_a_run_that_is_being_trained_is_not_given_more(refused: Refused, copy: Path) -> None:
+    from backflip.rundir import RunDir
+
+    before = (copy / "run.json").read_bytes()
+    with RunDir.open(copy).owned():
+        said = sentence(refused("resume", copy, "--steps", 9000))
+    assert "is being trained by process" in said
+    assert (copy / "run.json").read_bytes() == before
+
+
 def test_show_writes_pictures(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("show", copy)
     paths = [Path(line) for line in capsys.readouterr().out.split()]

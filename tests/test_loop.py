@@ -543,6 +543,52 @@ def test_a_scripted_run_is_recorded_in_all_its_environments(tmp_path: Path) -> N
     policy.collector.close()
 
 
+def test_more_steps_go_on_from_the_last_checkpoint_with_a_larger_memory(tmp_path: Path) -> None:
+    from backflip.api import extend
+    from backflip.files import load_arrays
+    from backflip.loop import in_turn
+    from backflip.policies.sac import SACConfig
+
+    def remembered() -> Any:
+        newest = run.newest("act")
+        assert newest is not None
+        return load_arrays(newest.path / "policy.safetensors")[0]["replay"]
+
+    sac = SACConfig(updates_per_step=0.05, batch=32, width=32, random_steps=500)
+    run = make_run(tmp_path / "run", **{**changes_for("sac"), "sac": sac, "steps": 5_000, "labels": 20})
+    in_turn(run)
+    first = remembered()
+    extend(run, steps=9_000, labels=30)
+    in_turn(run)
+    second = remembered()
+    assert len(second) >= 9_000
+    observed_and_done = slice(0, -2)  # what a step was paid changes with r̂
+    assert np.array_equal(second[: len(first), observed_and_done], first[:, observed_and_done])
+    with closing(run.store()) as store:
+        assert store.counts().labels == 30
+
+
+@pytest.mark.slow
+def test_more_steps_at_once_go_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    from backflip.api import extend
+
+    def to_the_end() -> None:
+        process = train_at_once(run.path)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+
+    run = make_run(tmp_path / "run", mode="at_once", **{**changes_for("sac"), "steps": 6_000})
+    to_the_end()
+    taken = run.told("act")["steps"]
+    extend(run, steps=12_000, labels=60)
+    to_the_end()
+    assert run.told("act")["steps"] >= 12_000
+    assert run.told("run")["state"] == "finished"
+    assert min(line["step"] for line in run.metrics()[0] if line["step"] > taken) > taken
+    with closing(run.store(check=True)) as store:
+        assert store.counts().labels > 40
+
+
 def test_a_behaviour_is_measured_while_training_where_evaluations_are_wanted(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 

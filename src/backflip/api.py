@@ -120,6 +120,28 @@ def _must_be_a_vector(task: Task, told: Facts) -> None:
         )
 
 
+def extend(run: RunDir, steps: int | None = None, labels: int | None = None) -> Settings:
+    """Give a run more steps or labels in all than it has, for when it goes on; return its settings then.
+
+    What depends on a run's length, such as a learning rate that falls, goes by the new one from here on.
+
+    Raises:
+        ValueError: that is not more, or there are no steps left to ask for labels in.
+        RunError: it is being trained.
+    """
+    settings = settings_of(run)
+    more = {name: value for name, value in (("steps", steps), ("labels", labels)) if value is not None}
+    for name, value in more.items():
+        if value <= (before := getattr(settings, name)):
+            raise ValueError(f"{name} is {value} and {run.path} has {before}; a run can only be given more than it has")
+    if steps is None and more and run.told("run").get("state") == "finished":
+        raise ValueError(f"{run.path} has taken all its {settings.steps} steps; give it more of them, too: --steps N")
+    if more:
+        with run.owned():
+            run.extend(**more)
+    return settings_of(run)
+
+
 def _must_be_teachable(task: Task, settings: Settings) -> None:
     """Refuse a synthetic teacher that would have nothing to judge by."""
     if settings.teacher == SCRIPTED:

@@ -183,6 +183,8 @@ def train(
 
 def resume(
     run: Run,
+    steps: Annotated[int | None, Number] = None,
+    labels: Annotated[int | None, Number] = None,
     port: Annotated[int | None, Number] = None,
     browser: bool = False,
     log: Annotated[tuple[Log, ...] | None, Where] = None,
@@ -191,10 +193,13 @@ def resume(
 
     Args:
         run: the run directory.
+        steps: steps in all from now on, more than the run had; it goes on with them, even where it had finished.
+        labels: comparisons to ask for in all from now on, more than before.
         port: the page's port, for a run that people teach.
         browser: open the page in a browser, where people teach.
         log: where measurements go this time, beside the run directory; by default where they went before.
     """
+    from backflip.api import extend
     from backflip.settings import settings_of
 
     directory = RunDir.open(run)
@@ -202,6 +207,8 @@ def resume(
     if log is not None:
         settings = replace(settings, log=log)
     with _listening(settings, port) as listening:
+        with _usable():
+            extend(directory, steps, labels)
         _go_on(directory, settings, listening, browser)
 
 
@@ -271,7 +278,11 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
         with Progress(run, out) as progress:
             finished = go_on(run, progress, ended.is_set, beside, settings.log, complain)
     if finished:
-        out.print(f"finished; look at it with: backflip show {run.path}, backflip evaluate {run.path}", soft_wrap=True)
+        out.print(
+            f"finished; look at it with: backflip show {run.path}, backflip evaluate {run.path}; "
+            f"give it more with: backflip resume {run.path} --steps N",
+            soft_wrap=True,
+        )
     else:
         out.print(f"stopped; go on with: backflip resume {run.path}", soft_wrap=True)
 

@@ -1,7 +1,7 @@
 """What lies where in a run directory, the only channel between acting, asking and fitting.
 
     run/
-      run.json       the whole configuration, command, versions, machine, seed: written once
+      run.json       the whole configuration, command, versions, machine, seed: written once, but for more steps, labels
       run.db         segments, queries, answers (or a PostgreSQL URL in run.json)
       reward/        r̂, numbered; published whole or not at all
       act/  fit/     checkpoints, numbered; the previous one is kept
@@ -124,6 +124,17 @@ class RunDir:
         """The settings the run was started with."""
         settings: dict[str, Any] = self.config["settings"]
         return settings
+
+    def extend(self, **more: int) -> None:
+        """Raise some settings; what they were before is kept beside them.
+
+        Raises:
+            CannotWrite: the disk is full, or not ours to write on.
+        """
+        before = {name: self.settings[name] for name in more} | {"until": time.time()}
+        extended = [*self.config.get("extended", []), before]
+        self.config = {**self.config, "settings": {**self.settings, **more}, "extended": extended}
+        write_whole(self.path / "run.json", json.dumps(self.config, indent=1).encode())
 
     @property
     def public_settings(self) -> dict[str, Any]:
