@@ -497,6 +497,28 @@ def test_the_same_seed_gives_the_same_policy_to_the_byte(trained: Path, tmp_path
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_people_are_asked_what_the_command_line_says(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import cli
+    from backflip.rundir import RunDir
+
+    monkeypatch.setattr(cli, "_go_on", lambda *_: None)
+
+    def asked(name: str, *arguments: object) -> str:
+        call("train", *arguments, "--run", tmp_path / name)
+        question: str = RunDir.open(tmp_path / name).settings["question"]
+        return question
+
+    assert asked("mine", "Pendulum-v1", *TINY, "--question", "Which one swings?") == "Which one swings?"
+    assert asked("again", "--like", tmp_path / "mine", "--seed", 1) == "Which one swings?"
+    assert asked("new", "--like", tmp_path / "mine", "--question", "Which stands?") == "Which stands?"
+    assert asked("other", "--like", tmp_path / "mine", "MountainCarContinuous-v0").startswith("Which clip shows")
+    text = asked("text", "sentiment", *TINY, "--model", "tiny", "--question", "Which is kinder?")
+    assert text == RunDir.open(tmp_path / "text").settings["tune"]["question"] == "Which is kinder?"
+    assert asked("like", "--like", tmp_path / "text", "descriptive").startswith("Which continuation describes")
+
+
 def test_a_finished_run_can_be_given_more_steps_and_labels(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from backflip.rundir import RunDir
 

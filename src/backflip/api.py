@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         _must_be_empty(settings.store)
     if settings.teacher == JUDGE:
         Endpoint.from_environment()
-    if settings.is_text:
+    if settings.tune:
+        settings = replace(settings, tune=replace(settings.tune, question=settings.question or settings.tune.question))
         from backflip.lm.run import start as start_text
 
         return start_text(settings, path, command)
@@ -106,8 +108,9 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     _must_be_teachable(task, settings)
     if settings.shows_clips:
         _must_be_drawable(task)
+    asked = {**settings.to_dict(), "question": settings.question or task.question}
     name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+    return RunDir.create(path or Path("runs") / name, asked, command)
 
 
 def _must_be_a_vector(task: Task, told: Facts) -> None:

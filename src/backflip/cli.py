@@ -80,6 +80,7 @@ def train(
     seed: Annotated[int | None, Number] = None,
     run: Annotated[Path | None, File] = None,
     mode: Annotated[Mode | None, How] = None,
+    question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
     segment_steps: Annotated[int | None, Number] = None,
     store: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
     overlap: Annotated[float | None, Share] = None,
@@ -91,7 +92,6 @@ def train(
     log: Annotated[tuple[Log, ...] | None, Where] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
     prompts: Annotated[Path | None, File] = None,
-    question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
     prompt_tokens: Annotated[int | None, Number] = None,
     response_tokens: Annotated[int | None, Number] = None,
     kl_target: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None,
@@ -112,6 +112,7 @@ def train(
         seed: seed of everything random; by default 0.
         run: the run directory; by default a new one in runs/.
         mode: in_turn is reproducible, at_once has a page and lets nobody wait; by default what suits the teacher.
+        question: what people, or a judge, are asked, instead of the task's own question.
         segment_steps: steps of a clip; by default 1.5 seconds of the task's time, or where an oracle teaches fast 50
             (swimmer 100), a third of an episode at most.
         store: a database of this run's own, postgresql://user@host/name; by default SQLite in the run directory.
@@ -124,7 +125,6 @@ def train(
         log: where measurements go, beside the run directory.
         model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
         prompts: text tasks: a file with a prompt a line, instead of the task's own.
-        question: text tasks: what people are asked, instead of the task's own question.
         prompt_tokens: text tasks: tokens of a prompt that are read, from its end; by default 32.
         response_tokens: text tasks: tokens of a completion at most; by default 24.
         kl_target: text tasks: nats of KL to the original that a completion may cost; by default 6.
@@ -132,7 +132,7 @@ def train(
         port: the page's port; by default the first free one from 8642.
         browser: open the page in a browser, where people teach.
     """
-    from backflip.experiments import settings_for, with_text
+    from backflip.experiments import settings_for, with_text, without_question
     from backflip.settings import settings_of
 
     given: dict[str, Any] = {
@@ -142,6 +142,7 @@ def train(
         "steps": steps,
         "seed": seed,
         "mode": mode,
+        "question": question,
         "segment_steps": segment_steps,
         "store": store,
         "log": log,
@@ -151,7 +152,6 @@ def train(
     of_text = {
         "model": model,
         "prompts": None if prompts is None else str(prompts.absolute()),
-        "question": question,
         "prompt_tokens": prompt_tokens,
         "response_tokens": response_tokens,
         "kl_target": kl_target,
@@ -170,6 +170,8 @@ def train(
 
             of_text["prompts"] = prompts_of(RunDir.open(like))
         with _usable():
+            if task not in (None, before.task):
+                before = without_question(before)
             settings = with_text(_with_people(replace(before, **given), of_people), of_text)
         _train(settings, run, port, browser)
         return

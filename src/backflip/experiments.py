@@ -139,6 +139,12 @@ def with_text(settings: Settings, given: dict[str, Any]) -> Settings:
     return replace(settings, tune=replace(settings.tune, **said))
 
 
+def without_question(settings: Settings) -> Settings:
+    """With the task's own question, as another task has another."""
+    tune = None if settings.tune is None else replace(settings.tune, question=None)
+    return replace(settings, question=None, tune=tune)
+
+
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 

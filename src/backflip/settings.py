@@ -34,6 +34,8 @@ class Settings:
     task: str
     teacher: str = PEOPLE
     """people, judge (a language model), scripted (a script in their place), oracle, or a fallible one."""
+    question: str | None = None
+    """What people, or a judge, are asked; by default the task's own question. A run's settings have the one it asks."""
     labels: int = 700
     """Comparisons to ask for in all (§3.1.1)."""
     steps: int = 2_000_000
@@ -86,6 +88,10 @@ class Settings:
         for name in ("checkpoint_steps", "segments_per_rollout", "calibrate_segments", "first_answers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.question is not None and not self.question.strip():
+            raise ValueError(
+                f"question is {self.question!r}; say what people are asked, or leave it out for the task's own"
+            )
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")
         if self.store is not None:
