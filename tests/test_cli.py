@@ -116,6 +116,33 @@ def test_a_wrong_teacher_is_answered_with_the_right_ones(refused: Refused) -> No
     assert "oracle" in said
 
 
+def test_an_environment_of_ones_own_is_found_in_the_current_folder(tmp_path: Path) -> None:
+    lines = ["import gymnasium, toys", 'gymnasium.register("Mine-v0", toys.DictPoint, max_episode_steps=40)']
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    # What is installed beside Python starts without the current folder on its path, as -P does.
+    program = [sys.executable, "-P", "-m", "backflip"]
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+
+    def said(*arguments: str, cwd: Path = tmp_path) -> str:
+        done = subprocess.run([*program, *arguments], cwd=cwd, env=path, capture_output=True, text=True, timeout=120)
+        return done.stdout + done.stderr
+
+    assert "finished" in said("train", "mine:Mine-v0", *TINY[:-1], "1", "--preset", "paper", "--run", "run")
+    assert "true return" in said("evaluate", "run", "--episodes", "1")
+    (tmp_path / "other").mkdir()
+    elsewhere = sentence(said("evaluate", "../run", cwd=tmp_path / "other"))
+    assert "'mine:Mine-v0'; Go to the folder that has mine.py" in elsewhere
+
+
+def test_a_run_whose_environment_a_program_registered_says_how_to_name_it(refused: Refused, copy: Path) -> None:
+    config = json.loads((copy / "run.json").read_text())
+    config["settings"]["task"] = "Mine-v3"
+    (copy / "run.json").write_text(json.dumps(config))
+    said = sentence(refused("evaluate", copy))
+    assert "one of your own is named with the module that registers it, as in my_module:Mine-v3" in said
+    assert "as `task` in a run's run.json, too" in said
+
+
 def test_an_oracle_cannot_teach_what_has_no_reward(refused: Refused) -> None:
     said = sentence(refused("train", "hopper-backflip", *TINY))
     assert said == (

@@ -133,6 +133,13 @@ def test_whole_floats_and_numbers_of_numpy_become_plain_ones() -> None:
     assert (settings["ask"]["session"], settings["ask"]["half_life"]) == (5, 2.0)
 
 
+def test_a_task_that_is_no_name_is_answered_with_how_to_name_one() -> None:
+    program = "import backflip; backflip.train(3)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "UnknownTask: task is 3; it is a name" in done.stderr
+    assert "module:id" in done.stderr
+
+
 @pytest.mark.parametrize("minibatch", [0, 1, 2049])
 def test_a_minibatch_that_does_not_fit_a_rollout_is_refused(minibatch: int) -> None:
     with pytest.raises(ValueError, match=rf"minibatch is {minibatch}, but a rollout has 16 x 128 = 2048 steps"):

@@ -51,7 +51,8 @@ def train(
     Blocks until the steps are used up. With people, serve the page meanwhile: `backflip serve RUN`.
 
     Args:
-        task: a name from `backflip tasks`, or any Gymnasium id.
+        task: a name from `backflip tasks`, or any Gymnasium id; module:id for what a module registers, which every
+            command and process then finds.
         teacher: people, judge, scripted, oracle, stochastic, mistake, skip, myopic or equal.
         preset: fast (SAC, few labels) or paper; by default fast wherever actions are numbers with bounds.
         labels: comparisons to ask for in all; by default the preset's.

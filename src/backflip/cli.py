@@ -102,7 +102,7 @@ def train(
     """Train a policy, or tune a language model, on a task by somebody's choices between clips or texts.
 
     Args:
-        task: a name from `backflip tasks`, or any Gymnasium id.
+        task: a name from `backflip tasks`, or any Gymnasium id; module:id for what a module of your own registers.
         teacher: people (the default) answer on the page; judge is a language model (see docs/judge.md);
             scripted judges a new behaviour in their place; the others are synthetic and read the true reward.
         preset: fast (SAC, few labels) or paper (as the paper has it); by default fast wherever it can act.

@@ -92,6 +92,7 @@ def tasks() -> None:
         out.print(f"[bold]{text.name}[/] (text, {teachers} can teach it)", highlight=False, soft_wrap=True)
         out.print(f"  {text.question}", highlight=False, soft_wrap=True)
     out.print("\nAny Gymnasium id works too: backflip train Pendulum-v1", highlight=False)
+    out.print("One of your own is named with the module that registers it: my_module:Mine-v0", highlight=False)
 
 
 def fetch(name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from backflip.envs import find_task
+from backflip.envs import UnknownTask, find_task
 from backflip.envs.facts import facts
 from backflip.fit import FitConfig
 from backflip.lm.tasks import TEXT_TASKS
@@ -158,6 +158,11 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         UnknownTask, MissingExtra: the task cannot be made.
         ValueError: a setting that cannot be.
     """
+    if not isinstance(task, str):
+        raise UnknownTask(
+            f"task is {task!r}; it is a name, of a task or a Gymnasium id: register an environment of your own in a "
+            "module, and name it module:id"
+        )
     if task in TEXT_TASKS:
         if preset is not None:
             raise ValueError(f"presets are for robots; the text task {task} has none, leave --preset out")

@@ -45,7 +45,12 @@ def find_task(name: str) -> Task:
         known = {known.lower(): known for known in [*gym.registry, *TASKS]}
         near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)]
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise UnknownTask(
-            f"no task or Gymnasium environment is called {name!r}; {hint}"
-            f"Ours are {', '.join(TASKS)}; any Gymnasium id works too ({error.__cause__})"
-        ) from error
+        advice = (
+            f"Ours are {', '.join(TASKS)}; any Gymnasium id works too ({error.__cause__}); one of your own is named "
+            f"with the module that registers it, as in my_module:{name}, as `task` in a run's run.json, too"
+        )
+        module, _, environment = name.rpartition(":")
+        if module:
+            file = f"{module.replace('.', '/')}.py"
+            advice = f"Go to the folder that has {file}, and see that it registers {environment} ({error.__cause__})"
+        raise UnknownTask(f"no task or Gymnasium environment is called {name!r}; {hint}{advice}") from error

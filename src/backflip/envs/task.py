@@ -3,11 +3,13 @@
 import importlib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -209,6 +211,19 @@ def check_spaces(task: str, env: Env) -> None:
         )
 
 
+def _import(module: str) -> None:
+    """Import a module that may lie in the current folder, which an installed program is not given to look in."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        here = str(Path.cwd())
+        if error.name != module.partition(".")[0] or here in sys.path:
+            raise
+        sys.path.append(here)
+        importlib.invalidate_caches()
+        importlib.import_module(module)
+
+
 def gymnasium_task(name: str) -> Task:
     """Any Gymnasium id as a task, taken as it is; `module:id` imports the module that registers it first.
 
@@ -218,7 +233,7 @@ def gymnasium_task(name: str) -> Task:
     module, _, environment = name.rpartition(":")
     try:
         if module:
-            importlib.import_module(module)
+            _import(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             spec = gym.spec(environment)
