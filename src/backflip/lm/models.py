@@ -54,6 +54,10 @@ class Causal:
         """The text of some tokens, up to the first that ends it."""
         if self.end in tokens:
             tokens = tokens[: tokens.index(self.end)]
+        return self.decoded(tokens)
+
+    def decoded(self, tokens: list[int]) -> str:
+        """The text of all of some tokens."""
         found: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return found
 

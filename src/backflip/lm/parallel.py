@@ -33,7 +33,6 @@ from backflip.loop import Parts, at_once, in_turn, one_thread
 from backflip.rundir import RunDir, RunError
 from backflip.settings import Settings, settings_of
 from backflip.store import Store
-from backflip.texts import Text
 
 LONGEST_WAIT = timedelta(days=30)
 """How long the others wait for process 0, which may wait for people."""
@@ -257,8 +256,7 @@ def show(tune: Tune, group: Group, sampled: Sampled, prompts: list[str]) -> dict
     lengths = group.gathered(torch.from_numpy(sampled.read.lengths))
     if responses is None or observations is None or lengths is None:
         return {}
-    each = tune.config.completions
-    texts = [Text(prompts[i // each], tune.tuner.causal.text(row)) for i, row in enumerate(responses.tolist())]
+    texts = tune.tuner.texts(prompts, tune.config.completions, responses)
     gold = tune.gold(texts)
     tune.show(texts, Read(observations.numpy(), lengths.numpy()), gold)
     return {} if gold is None else {"act/true_return": float(gold.mean())}

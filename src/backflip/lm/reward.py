@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backflip.lm.models import Causal, ModelError, identity, original_of
 from backflip.lm.passes import Batch, Passed, forward
+from backflip.lm.prompts import read_of
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
 from backflip.segments import Array, Segments
@@ -97,7 +98,7 @@ class Reader:
     def batch(self, texts: Sequence[Text]) -> Batch:
         """Texts as tokens; a completion with more than `response_tokens` loses its end."""
         c, source = self.config, self.original
-        prompts = [source.tokens(text.prompt)[-c.prompt_tokens :] or [source.end] for text in texts]
+        prompts = [read_of(source, text.prompt, c.prompt_tokens) for text in texts]
         tokens, prompt_mask = padded(prompts, source.end)
         responses = torch.full((len(texts), c.response_tokens), source.end, dtype=torch.int64)
         mask = torch.zeros(len(texts), c.response_tokens)

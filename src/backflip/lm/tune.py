@@ -1,6 +1,8 @@
 """Tuning: the language model completes prompts, is paid by the newest r̂ and kept near the original. §2.2.1"""
 
+import copy
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from backflip.files import load_arrays, save_arrays, write_whole
@@ -29,6 +31,7 @@ from backflip.lm.models import (
     whole,
 )
 from backflip.lm.passes import Batch, forward, log_probabilities
+from backflip.lm.prompts import cut, read_of, seen
 from backflip.lm.reward import (
     CompletionReward,
     Read,
@@ -51,6 +54,8 @@ from backflip.settings import Settings
 from backflip.store import Store
 from backflip.texts import Text
 from backflip.tuning import TuneConfig
+
+_log = logging.getLogger(__name__)
 
 SAMPLING_ERROR = 0.02
 """Nats by which log π of a token may differ between sampling and learning, by rounding."""
@@ -83,7 +88,8 @@ class Tuner:
         self.identity = identity(causal.model)
         self.policy = adapted(causal.model, config.lora_rank)
         self.adapts = self.policy is not causal.model
-        unchanged = self.policy if self.adapts else _copy(causal.model)  # with adapters, it is the policy without them
+        # With adapters, the original is the policy without them.
+        unchanged = self.policy if self.adapts else copy.deepcopy(causal.model).eval()
         self.original = Causal(unchanged, causal.tokenizer, causal.source)
         for parameter in [] if self.adapts else self.original.model.parameters():
             parameter.requires_grad_(False)
@@ -105,14 +111,17 @@ class Tuner:
 
     def tokens(self, prompt: str) -> list[int]:
         """A prompt's tokens; it loses its beginning where it is too long, and is never empty."""
-        return self.causal.tokens(prompt)[-self.config.prompt_tokens :] or [self.causal.end]
+        return read_of(self.causal, prompt, self.config.prompt_tokens)
+
+    def texts(self, prompts: Sequence[str], each: int, responses: Int64[Tensor, "n t"]) -> list[Text]:
+        """Completions as text, each with what was read of its prompt."""
+        whole = [seen(self.causal, prompt, self.config.prompt_tokens) for prompt in prompts]
+        return [Text(whole[i // each], self.causal.text(row)) for i, row in enumerate(responses.tolist())]
 
     def sample(self, prompts: Sequence[str], each: int, key: Sequence[int]) -> Sampled:
         """`each` completions of every prompt."""
         batch, log_p = self.sampler.sample([self.tokens(prompt) for prompt in prompts], each, key)
-        rows = batch.responses.tolist()
-        texts = [Text(prompts[i // each], self.causal.text(row)) for i, row in enumerate(rows)]
-        return self._looked_at(texts, batch, log_p)
+        return self._looked_at(self.texts(prompts, each, batch.responses), batch, log_p)
 
     @torch.no_grad()
     def _looked_at(self, texts: list[Text], batch: Batch, log_p: Float[Tensor, "n t"]) -> Sampled:
@@ -348,6 +357,8 @@ class Tune:
         file = self.run.path / ORIGINAL
         if file.exists():
             return load_read(file)
+        if said := cut(self.tuner.causal, self.prompts, self.config.prompt_tokens):
+            _log.warning(said)
         many = -(-self.config.original_samples // 2)
         rng = np.random.default_rng([self.settings.seed, 7])
         prompts = [self.prompts[i] for i in rng.integers(len(self.prompts), size=many)]
@@ -382,12 +393,6 @@ class PolicySteps:
     def steps(self) -> int:
         """Completions so far."""
         return self.explored + self.tuner.completions
-
-
-def _copy(model: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(model).eval()
 
 
 __all__ = ["Sampled", "SamplingError", "Tune", "Tuner", "as_segments", "room_of"]

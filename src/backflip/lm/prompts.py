@@ -1,0 +1,28 @@
+"""What a language model reads of a prompt, and what people see of it, which is the same."""
+
+from collections.abc import Sequence
+
+from backflip.lm.models import Causal
+
+
+def read_of(causal: Causal, prompt: str, most: int) -> list[int]:
+    """The tokens of a prompt that are read: the last so many, and never none."""
+    return causal.tokens(prompt)[-most:] or [causal.end]
+
+
+def seen(causal: Causal, prompt: str, most: int) -> str:
+    """The part of a prompt that is read, as text."""
+    tokens = causal.tokens(prompt)
+    return prompt if len(tokens) <= most else causal.decoded(tokens[-most:])
+
+
+def cut(causal: Causal, prompts: Sequence[str], most: int) -> str | None:
+    """A sentence about the prompts that are too long to be read whole; None where there are none."""
+    lengths = [len(causal.tokens(prompt)) for prompt in prompts]
+    longer = sum(length > most for length in lengths)
+    if not longer:
+        return None
+    return (
+        f"{longer:,} of {len(prompts):,} prompts have more than {most} tokens, the longest {max(lengths)}: the last "
+        f"{most} are read, and people see no others; --prompt-tokens says how many"
+    )
