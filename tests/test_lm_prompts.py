@@ -1,12 +1,13 @@
 """What is read of a prompt is what people see of it, and what is cut off is said."""
 
+import importlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backflip.texts import unpack_text
+from backflip.texts import Text, unpack_text
 from texts_runs import settings
 
 LONG = "This long sentence comes before what matters, and nobody reads it. " * 3 + "This film"
@@ -62,3 +63,77 @@ def test_nothing_is_said_of_prompts_that_are_read_whole(miniature: Any) -> None:
     from backflip.lm.prompts import cut
 
     assert cut(miniature, ["It", "This"], 5) is None
+
+
+@pytest.fixture
+def spaced(miniature: Any) -> Any:
+    """The miniature with a tokenizer of SentencePiece's kind: a word has its space before it, which is left out of the
+    first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from backflip.lm.corpus import reviews
+    from backflip.lm.models import Causal
+    from backflip.lm.small import END
+
+    transformers: Any = importlib.import_module("transformers")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    made.decoder = decoders.Metaspace(prepend_scheme="always")
+    made.train_from_iterator(reviews(60), trainers.BpeTrainer(vocab_size=300, special_tokens=[END]))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token=END, pad_token=END)
+    return Causal(miniature.model, tokenizer, "spaced")
+
+
+def test_a_completion_keeps_the_space_that_it_begins_with(spaced: Any) -> None:
+    before, after = spaced.tokens("This film"), spaced.tokens("was boring")
+    assert spaced.text(after) == "was boring"
+    assert spaced.text(after, before) == " was boring"
+    assert spaced.text([*after, spaced.end, *after], before) == " was boring"
+    assert spaced.text([], before) == ""
+
+
+def test_prompt_and_completion_together_are_the_text_of_all_their_tokens(spaced: Any) -> None:
+    from backflip.lm.tune import Tuner
+    from backflip.tuning import TuneConfig
+
+    tuner = Tuner(spaced, TuneConfig(prompt_tokens=6, response_tokens=6))
+    for prompt in ("This film", "I watched this western twice this week and"):
+        sampled = tuner.sample([prompt], 20, (0,))
+        texts = {
+            text.prompt + text.completion: row[: row.index(spaced.end)] if spaced.end in row else row
+            for text, row in zip(sampled.texts, sampled.batch.responses.tolist(), strict=True)
+        }
+        read = spaced.tokens(prompt)[-6:]
+        assert texts.keys() == {spaced.decoded([*read, *row]) for row in texts.values()}
+        assert any(text.completion.startswith(" ") for text in sampled.texts)
+
+
+def test_a_prompt_whose_text_another_token_would_change_leaves_the_completion_alone(miniature: Any) -> None:
+    half = miniature.tokens("ü")[0]  # the first of its two bytes
+    rest = miniature.tokens("ü")[1:]
+    assert rest
+    assert miniature.text(rest, [half]) == miniature.text(rest)
+
+
+def test_a_text_is_read_as_the_tokens_that_it_was_drawn_as(spaced: Any) -> None:
+    from backflip.lm.reward import Reader
+    from backflip.tuning import TuneConfig
+
+    batch = Reader(spaced, TuneConfig(response_tokens=8)).batch([Text("This film", " was boring")])
+    expected = spaced.tokens("was boring")
+    assert batch.responses[0, : len(expected)].tolist() == expected
+    spaced.tokenizer.backend_tokenizer.pre_tokenizer = None  # as older ones: every text gets a space of its own
+    from tokenizers import normalizers
+
+    spaced.tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    assert spaced.tokens(" was") != spaced.tokens("was")
+    batch = Reader(spaced, TuneConfig(response_tokens=8)).batch([Text("This film", " was")])
+    assert batch.responses[0, : len(spaced.tokens("was"))].tolist() == spaced.tokens("was")
+
+
+def test_a_completion_whose_beginning_makes_one_token_with_the_prompts_end_is_read_alone(miniature: Any) -> None:
+    begun = miniature.tokens("wa")
+    assert miniature.tokens("was")[: len(begun)] != begun
+    assert miniature.tokens_after("wa", "s long") == miniature.tokens("s long")

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,22 @@ class Causal:
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
-    def text(self, tokens: list[int]) -> str:
-        """The text of some tokens, up to the first that ends it."""
+    def tokens_after(self, prompt: str, completion: str) -> list[int]:
+        """The tokens of a completion as they follow its prompt, or of the completion alone where one reaches over."""
+        before, both = self.tokens(prompt), self.tokens(prompt + completion)
+        return both[len(before) :] if both[: len(before)] == before else self.tokens(completion)
+
+    def text(self, tokens: list[int], after: Sequence[int] = ()) -> str:
+        """The text of some tokens, up to the first that ends it.
+
+        Args:
+            after: the tokens before them: SentencePiece leaves out the space that a text begins with, so that both are
+                decoded together.
+        """
         if self.end in tokens:
             tokens = tokens[: tokens.index(self.end)]
-        return self.decoded(tokens)
+        before, both = self.decoded([*after]), self.decoded([*after, *tokens])
+        return both[len(before) :] if both.startswith(before) else self.decoded(tokens)
 
     def decoded(self, tokens: list[int]) -> str:
         """The text of all of some tokens."""

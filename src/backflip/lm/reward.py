@@ -85,7 +85,7 @@ class Reader:
         c, source = self.config, self.original
         if self.encoder:
             # It reads what a policy could have written, as while tuning: up to the end, and no more tokens.
-            cut = [source.text(source.tokens(text.completion)[: c.response_tokens]) for text in texts]
+            cut = [source.text(self._tokens(text), source.tokens(text.prompt)) for text in texts]
             return self.encoder.read([Text(text.prompt, one) for text, one in zip(texts, cut, strict=True)])
         parts = []
         for i in range(0, len(texts), c.micro_batch):
@@ -103,13 +103,17 @@ class Reader:
         responses = torch.full((len(texts), c.response_tokens), source.end, dtype=torch.int64)
         mask = torch.zeros(len(texts), c.response_tokens)
         for row, text in enumerate(texts):
-            found = source.tokens(text.completion)[: c.response_tokens]
+            found = self._tokens(text)
             if source.end in found:
                 found = found[: found.index(source.end)]
             if found:
                 responses[row, : len(found)] = torch.tensor(found)
             mask[row, : min(len(found) + 1, c.response_tokens)] = 1
         return Batch(tokens, prompt_mask, responses, mask)
+
+    def _tokens(self, text: Text) -> list[int]:
+        """The tokens of a completion that are read."""
+        return self.original.tokens_after(text.prompt, text.completion)[: self.config.response_tokens]
 
 
 def joined(parts: Sequence[Read]) -> Read:

@@ -116,7 +116,9 @@ class Tuner:
     def texts(self, prompts: Sequence[str], each: int, responses: Int64[Tensor, "n t"]) -> list[Text]:
         """Completions as text, each with what was read of its prompt."""
         whole = [seen(self.causal, prompt, self.config.prompt_tokens) for prompt in prompts]
-        return [Text(whole[i // each], self.causal.text(row)) for i, row in enumerate(responses.tolist())]
+        before = [self.tokens(prompt) for prompt in prompts]
+        rows = enumerate(responses.tolist())
+        return [Text(whole[i // each], self.causal.text(row, before[i // each])) for i, row in rows]
 
     def sample(self, prompts: Sequence[str], each: int, key: Sequence[int]) -> Sampled:
         """`each` completions of every prompt."""
