@@ -23,10 +23,10 @@ import numpy as np
 
 from backflip.experiments import TEXT
 from backflip.fit import Fitter
-from backflip.lm.reward import CompletionReward, Read
+from backflip.lm.reward import CompletionReward, Read, as_segments
 from backflip.lm.small import find
 from backflip.lm.tasks import sentiment, text_task
-from backflip.lm.tune import Tuner, as_segments
+from backflip.lm.tune import Tuner
 from backflip.loop import one_thread
 from backflip.preferences import Changes, Comparisons
 from backflip.reward import Inputs, RewardEnsemble

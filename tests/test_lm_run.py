@@ -240,9 +240,8 @@ def test_a_repeated_run_has_the_prompts_that_the_first_one_began_with(
 
 def test_equal_texts_are_never_compared(miniature_folder: Path, tmp_path: Path) -> None:
     from backflip.api import start
-    from backflip.lm.reward import Read
+    from backflip.lm.reward import Read, as_segments
     from backflip.lm.run import AskText
-    from backflip.lm.tune import as_segments
     from backflip.settings import Settings
 
     run = start(_settings(miniature_folder), tmp_path / "run")

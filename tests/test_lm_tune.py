@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from backflip.lm.models import ModelError, arrays, load
-from backflip.lm.tune import Tuner, as_segments
+from backflip.lm.reward import as_segments
+from backflip.lm.tune import Tuner
 from backflip.segments import Array
 from backflip.texts import unpack_text
 from backflip.tuning import TuneConfig

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from backflip.lm.reward import Reader, must_be_of
+from backflip.lm.reward import Reader, must_be_of, room_of
 from backflip.lm.small import find
-from backflip.lm.tune import ORIGINAL, room_of
+from backflip.lm.tune import ORIGINAL
 from backflip.rundir import RunDir
 from backflip.settings import settings_of
 from backflip.texts import Text

@@ -180,8 +180,7 @@ class Together:
         """One batch of all processes; False if there was none."""
         tune = self.tune
         newer = tune.look_for_reward()
-        enough = tune.settings.has_shown_enough(tune.store.counts().segments, tune.policy.steps)
-        if tune.paid_by is None and enough and wait:
+        if tune.paid_by is None and wait and tune.shown.enough(tune.policy.steps):
             tune.tell("waiting for the first answers")
             return False
         exploring = tune.paid_by is None

@@ -40,10 +40,10 @@ from backflip.lm.reward import (
     joined,
     load_read,
     must_be_of,
-    room_of,
     save_read,
 )
 from backflip.lm.sampling import Sampler, Transformers
+from backflip.lm.shown import Shown
 from backflip.lm.small import find
 from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.vllm import server_of
@@ -255,6 +255,7 @@ class Tune:
         self.paid_by: CompletionReward | None = None
         self._recorded = (0, time.perf_counter())
         self._pace = 0.0
+        self.shown = Shown(store, settings)
         self._original = self._completions_of_the_original()
 
     @property
@@ -269,8 +270,7 @@ class Tune:
             wait: once there is enough to ask about, rather wait for the first r̂ than use up completions.
         """
         newer = self.look_for_reward()
-        enough = self.settings.has_shown_enough(self.store.counts().segments, self.policy.steps)
-        if self.paid_by is None and enough and wait:
+        if self.paid_by is None and wait and self.shown.enough(self.policy.steps):
             self.tell("waiting for the first answers")
             return False
         with memory_suffices(self.doing):
@@ -333,6 +333,8 @@ class Tune:
         """Let completions be asked about."""
         segments = as_segments(texts, read, gold, self.config, self.policy.steps)
         self.store.add(segments, self.settings.keep_segments)
+        if self.paid_by is None:
+            self.shown.add(texts)
 
     def measure(self, values: dict[str, float]) -> None:
         """Record what was measured of a batch."""
@@ -395,6 +397,3 @@ class PolicySteps:
     def steps(self) -> int:
         """Completions so far."""
         return self.explored + self.tuner.completions
-
-
-__all__ = ["Sampled", "SamplingError", "Tune", "Tuner", "as_segments", "room_of"]
