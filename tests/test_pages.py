@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
+from backflip.web.app import STATIC
 from pages import (
     Server,
     add_pairs,
@@ -270,6 +271,34 @@ def test_it_says_that_the_run_is_over_and_goes_on_with_it(
     server.run.tell("run", state="running")
     page.wait_for_selector("body[data-state=showing]", timeout=5000)
     seen_pair(page)
+
+
+def test_once_the_run_is_over_no_answer_is_taken_back_and_one_taken_back_before_can_be_given_again(
+    serve: Callable[..., Server], open_page: Callable[..., Page]
+) -> None:
+    server = serve(3)
+    page = open_page(server)
+    often = (STATIC / "queue.js").read_text().replace("RENEW_MS = 20000", "RENEW_MS = 100")
+    page.route("**/static/queue.js", lambda route: route.fulfill(body=often, content_type="text/javascript"))
+    page.reload()
+    first = seen_pair(page)
+    page.keyboard.press("ArrowLeft")
+    seen_pair(page)
+    page.keyboard.press("u")
+    assert seen_pair(page) == first
+    server.run.tell("run", state="finished")
+    with page.expect_response(lambda reply: "/api/next" in reply.url and '"finished"' in reply.text()):
+        pass
+    page.wait_for_timeout(100)
+    assert seen_pair(page) == first, "it would not be asked again"
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("body[data-state=over]")
+    wait_until(lambda: choices(server.run) == {first: "right"})
+    assert not page.is_visible("#undo:not(:disabled)")
+    page.keyboard.press("u")
+    page.wait_for_timeout(100)
+    wait_saved(page)
+    assert choices(server.run) == {first: "right"}
 
 
 def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:

@@ -132,7 +132,7 @@ class Page {
 
   async undo(event) {
     const last = this.history.at(-1);
-    if (!last || this.undoing !== null || this.round) return;
+    if (!last || this.undoing !== null || this.round || this.over) return; // a run that is over asks nothing again
     const worth = last.choice in WENT ? 0 : -1;
     this.history = this.history.slice(0, -1);
     this.shelf.write("history", this.history);
@@ -152,7 +152,7 @@ class Page {
     }
     this.undoing = null;
     if (pair === null) this.settle();
-    else this.show(pair, event.timeStamp);
+    else this.show({ ...pair, again: true }, event.timeStamp);
     this.say(`Taken back: you had ${WENT[last.choice] ?? `said ${choiceSeen(last.choice)}`}.`);
   }
 
@@ -199,11 +199,12 @@ class Page {
   /** Show a pair if there is none on the screen and one is ready. */
   settle(since) {
     if (this.round) return;
-    if (this.over) {
-      if (this.current !== null) this.pairs.putBack(this.current);
+    if (this.over && this.current !== null && !this.current.again) {
+      this.pairs.putBack(this.current);
       this.current = null;
-    } else if (this.current === null && this.undoing === null) {
-      const pair = this.pairs.take();
+    }
+    if (this.current === null && this.undoing === null) {
+      const pair = this.pairs.take(this.over);
       if (pair !== undefined) this.show(pair, since);
     }
     this.drawState();
@@ -327,7 +328,7 @@ class Page {
 
   drawUndo() {
     const last = this.history.at(-1);
-    $("undo").disabled = last === undefined || this.round !== null;
+    $("undo").disabled = last === undefined || this.round !== null || this.over;
     const what = last && `${last.choice in WENT ? last.choice : choiceSeen(last.choice)}, ${duration(Math.max(0, Date.now() - last.at) / 1000)} ago`;
     setText("undo-what", last ? ` (${what})` : "");
   }

@@ -176,9 +176,9 @@ export class Pairs {
     return this.#inARow >= GIVE_UP;
   }
 
-  /** The next pair, decoded; undefined if there is none. */
-  take() {
-    const pair = this.#ready.shift();
+  /** The next pair, decoded; undefined if there is none. Once the run is over, only one whose answer was taken back. */
+  take(over) {
+    const pair = over && !this.#ready[0]?.again ? undefined : this.#ready.shift();
     if (pair !== undefined) this.fill(); // while there are none, the poll looks for more at its own pace
     return pair;
   }
