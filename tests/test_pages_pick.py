@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 from backflip.preferences import Choice
 from backflip.rundir import RunDir
 from backflip.texts import Text
+from backflip.web.app import STATIC
 from backflip.web.lending import LENT_SECONDS, Lent
 from pages import Server, free_port, make_run, segments_of, wait_for_text, wait_until
 
@@ -160,6 +161,59 @@ def test_one_can_skip_as_many_as_one_likes(picking: Callable[..., Server], open_
     for prompt in reversed(prompts[5:]):
         shown(page, prompt)
         page.keyboard.press("S")
+
+
+@pytest.mark.browser
+def test_who_has_a_quota_is_shown_no_more_and_thanked(picking: Callable[..., Server], open_page: OpenPage) -> None:
+    server = picking([f"prompt {i}" for i in range(5)], [" a", " b", " c", " d"])
+    with closing(server.run.store()) as store:
+        token = store.invite("ana", quota=5)  # each pick is three answers; what has begun is ended
+    page = open_page(server.link.split("?")[0] + f"?token={token}")
+    for prompt in ("prompt 4", "prompt 3"):
+        shown(page, prompt)
+        page.keyboard.press("1")
+    wait_for_text(page, "#waiting", "That was all; thank you")
+    wait_for_text(page, "#waiting", "You have given 6 answers, as many as were asked of you.")
+    assert len(better(server.run)) == 6
+    page.keyboard.press("u")
+    shown(page, "prompt 3")
+    page.keyboard.press("s")
+    shown(page, "prompt 2")
+
+
+@pytest.mark.browser
+def test_it_says_that_the_run_is_over_offers_no_undo_and_goes_on_with_it(
+    picking: Callable[..., Server], open_page: OpenPage
+) -> None:
+    server = picking([f"prompt {i}" for i in range(5)], [" a", " b", " c", " d"])
+    page = open_page(server)
+    often = (STATIC / "pick.js").read_text().replace("RENEW_MS = 20_000", "RENEW_MS = 100")
+    page.route("**/static/pick.js", lambda route: route.fulfill(body=often, content_type="text/javascript"))
+    page.reload()
+    shown(page, "prompt 4")
+    server.run.tell("run", state="finished", message="5 M steps are done")
+    page.keyboard.press("2")
+    wait_for_text(page, "#waiting", "The run is finished")
+    wait_for_text(page, "#waiting", "5 M steps are done. Thank you: every answer of yours is saved.")
+    assert page.is_hidden("#four")
+    assert page.is_disabled("#undo")
+    page.keyboard.press("u")
+    page.wait_for_timeout(100)
+    assert len(better(server.run)) == 3
+    assert Axe().run(page).response["violations"] == []
+    server.run.tell("run", state="running")
+    page.wait_for_selector("#four:not([hidden])")
+    shown(page, "prompt 3")
+    page.keyboard.press("u")
+    shown(page, "prompt 4")
+    server.run.tell("run", state="finished")
+    with page.expect_response(lambda reply: "/api/four" in reply.url and '"finished"' in reply.text()):
+        pass
+    page.wait_for_timeout(100)
+    shown(page, "prompt 4")  # it was taken back before, and would not be asked again
+    page.keyboard.press("3")
+    page.wait_for_selector("#waiting:not([hidden])")
+    wait_until(lambda: len(better(server.run)) == 3)
 
 
 def test_four_are_lent_to_one_person_for_a_while() -> None:

@@ -10,7 +10,7 @@ from backflip.picks import SHOWN, among, answers_of, pick
 from backflip.store import new_uuid
 from backflip.texts import Text, save_text, unpack_text
 from backflip.web import messages as m
-from backflip.web.context import Context, Here, Visitor, counts_of, you_of
+from backflip.web.context import Context, Here, Visitor, counts_of, outside, you_of
 from backflip.web.roles import needs
 
 LOOKED_AT = 512
@@ -31,11 +31,11 @@ class Four(BaseModel):
     run: str
     """The run's public short name, under which browsers keep things for it."""
     you: m.You
-    task: str
-    question: str
+    settings: m.Task
     prompt: str
     passages: list[Passage]
     counts: m.Counts
+    now: m.Outside
 
 
 class Picked(m.Sent):
@@ -60,17 +60,20 @@ def next_four(
     here: Here,
     visitor: Visitor,
     count: Annotated[int, InAddress(ge=0, le=1)] = 1,
+    coming: Annotated[int, InAddress(ge=0, le=10_000)] = 0,
     besides: Annotated[str, InAddress(pattern=r"^(\d{1,18}(,\d{1,18})*)?$", max_length=4000)] = "",
 ) -> Four:
     """Four of one prompt, newest first, of which nobody has judged any; none that hold a segment of `besides`.
 
+    None beyond what is wanted of the annotator, or of all; `coming` answers are on their way, or their four in sight.
     With a count of 0 it is only the news that are wanted.
     """
     _must_be_picked(here)
     left_out = {int(number) for number in besides.split(",") if number}
-    task = m.Task.model_validate(here.run.settings)
+    you, counts, settings = you_of(here.store, visitor), counts_of(here.store), m.Task.model_validate(here.run.settings)
+    wanted = (you.given, you.quota), (counts.labels - counts.incomparable, settings.labels)
     found = []
-    if count:
+    if count and all(most is None or given + coming < most for given, most in wanted):
         with here.store.reading() as c:
             found = [four for four in among(c, LOOKED_AT) if left_out.isdisjoint(four)]
     now = here.store.clock()
@@ -78,14 +81,14 @@ def next_four(
     texts = [] if chosen is None else _texts(here, chosen)
     return Four(
         run=here.name,
-        you=you_of(here.store, visitor),
-        task=task.task,
-        question=task.question,
+        you=you,
+        settings=settings,
         prompt=max((text.prompt for text in texts), key=len, default=""),
         passages=[
             Passage(segment=one, completion=text.completion) for one, text in zip(chosen or [], texts, strict=True)
         ],
-        counts=counts_of(here.store),
+        counts=counts,
+        now=outside(here.run),
     )
 
 

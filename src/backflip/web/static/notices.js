@@ -24,15 +24,22 @@ export function lostWords(error) {
 /** Whether another link is needed. */
 export const isLockedOut = (error) => error instanceof Refused && [401, 403].includes(error.status);
 
-export function waitingWords({ you, counts, now, settings, undrawn, kind }) {
-  const [one, several, made] = kind === "texts" ? ["text", "texts", "made ready"] : ["clip", "clips", "drawn"];
-  const title = `The agent is making new ${several}…`;
+/** Where as much was answered as is wanted of this person, or of all; null elsewhere. */
+export function enoughWords({ you, counts, settings }) {
   if (isNumber(you.quota) && you.given >= you.quota) {
     return ["That was all; thank you", `You have given ${many(you.given, "answer")}, as many as were asked of you. If more are wanted, the page goes on by itself.`];
   }
   if (isNumber(settings.labels) && counts.labels - counts.incomparable >= settings.labels) {
     return ["All answers are given; thank you", `There are ${many(counts.labels, "answer")}, as many as this run wants. The agent goes on learning from them; nothing more will be asked.`];
   }
+  return null;
+}
+
+export function waitingWords({ you, counts, now, settings, undrawn, kind }) {
+  const enough = enoughWords({ you, counts, settings });
+  if (enough !== null) return enough;
+  const [one, several, made] = kind === "texts" ? ["text", "texts", "made ready"] : ["clip", "clips", "drawn"];
+  const title = `The agent is making new ${several}…`;
   const silence = isNumber(now.act.time) ? now.time - now.act.time : 0;
   if (silence > QUIET_SECONDS) {
     return [title, `Nothing has been heard of it for ${duration(silence)}; whoever runs it should look. The page goes on by itself as soon as there are pairs.`];

@@ -1,18 +1,22 @@
 // Four completions of one prompt: one key picks the best, and the next four are on the screen with it.
 
 import { Refused, call, sleep } from "./calls.js";
+import { enoughWords, overWords } from "./notices.js";
 import { Outbox, shelfOf, uuid } from "./queue.js";
 import { measured, write } from "./texts.js";
-import { amount, many, setText } from "./words.js";
+import { OVER, amount, many, setText } from "./words.js";
 
 const AGAIN_MS = 2000; // until the server is asked again where it had no four
+const RENEW_MS = 20_000; // how often to hear news while somebody reads
 const TOO_SOON_MS = 400; // a key that comes sooner was meant for the four before
 const UNDOABLE = 10;
+const WORTH = 3; // answers that a pick is
 
 const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor(first) {
+    this.news = first;
     this.current = null; // the four on the screen
     this.next = null; // those after them
     this.skipped = new Set(); // a segment of each four
@@ -37,29 +41,45 @@ class Page {
     return [...new Set([...this.skipped, ...this.outbox.segments, ...shown].reverse())].slice(0, 200); // those first that are in sight
   }
 
+  get over() {
+    return OVER.includes(this.news.now.run.state);
+  }
+
+  /** Answers on their way, and those that the four on the screen will be. */
+  get coming() {
+    return Math.max(0, this.outbox.answers + (this.current === null ? 0 : WORTH));
+  }
+
   /** Keep the screen and one place behind it filled, for ever. */
   async fill() {
     for (;;) {
-      if (this.current === null || this.next === null) {
-        try {
-          const found = await call(`/api/four?besides=${this.besides.join(",")}`);
-          if (this.lost) this.say("");
-          this.lost = false;
-          this.drawCounts(found.counts);
-          setText("task", found.task);
-          setText("question", found.question || "Which is the best?");
-          if (found.passages.length > 0) {
-            this.next = found;
-            if (this.current === null) this.advance();
-            continue;
-          }
-        } catch (error) {
-          this.lost = true;
-          this.say(error instanceof Refused ? error.message : "The server does not answer. What you pick is kept here until it does.");
-        }
+      const wanted = this.next === null && !this.over;
+      try {
+        const found = await call(`/api/four?count=${Number(wanted)}&coming=${this.coming}&besides=${this.besides.join(",")}`);
+        if (this.lost) this.say("");
+        this.lost = false;
+        if (found.passages.length > 0) this.next ??= found; // an undo may have been quicker
+        this.hear(found);
+        if (found.passages.length > 0) continue;
+      } catch (error) {
+        this.lost = true;
+        this.say(error instanceof Refused ? error.message : "The server does not answer. What you pick is kept here until it does.");
       }
-      await Promise.race([sleep(this.next === null ? AGAIN_MS : 60_000), new Promise((resolve) => (this.wake = resolve))]);
+      await Promise.race([sleep(this.next === null || this.over ? AGAIN_MS : RENEW_MS), new Promise((resolve) => (this.wake = resolve))]);
     }
+  }
+
+  /** What the server says now: the four on the screen wait if the run is over, but for what was taken back. */
+  hear(news) {
+    this.news = news;
+    setText("task", news.settings.task);
+    setText("question", news.settings.question || "Which is the best?");
+    this.drawCounts(news.counts);
+    if (this.over && this.current !== null && !this.current.again) {
+      this.next = this.current;
+      this.show(null);
+    } else if (this.current === null) this.advance();
+    else this.drawTools();
   }
 
   press(event) {
@@ -80,7 +100,7 @@ class Page {
     const segments = this.current.passages.map(({ segment }) => segment);
     const given = { uuid: uuid(), segments, best: segments[place] };
     this.history = [...this.history, { ...given, four: this.current }].slice(-UNDOABLE);
-    this.outbox.put("/api/pick", { ...given, seconds: (performance.now() - this.shown) / 1000 }, 3);
+    this.outbox.put("/api/pick", { ...given, seconds: (performance.now() - this.shown) / 1000 }, WORTH);
     this.say(`You picked the ${["first", "second", "third", "fourth"][place]}.`);
     this.advance();
   }
@@ -93,17 +113,17 @@ class Page {
   }
 
   undo() {
+    if (this.over || this.history.length === 0) return; // a run that is over asks nothing again
     const last = this.history.pop();
-    if (last === undefined) return;
-    this.outbox.put("/api/unpick", { uuid: last.uuid, segments: last.segments, best: last.best }, -3);
+    this.outbox.put("/api/unpick", { uuid: last.uuid, segments: last.segments, best: last.best }, -WORTH);
     this.next = this.current ?? this.next;
     this.say("Taken back.");
-    this.show(last.four);
+    this.show({ ...last.four, again: true });
   }
 
   advance() {
-    const next = this.next;
-    this.next = null;
+    const next = this.over && !this.next?.again ? null : this.next;
+    if (next !== null) this.next = null;
     this.show(next);
     this.wake?.();
   }
@@ -113,10 +133,12 @@ class Page {
     this.shown = performance.now();
     $("four").hidden = four === null;
     $("waiting").hidden = four !== null;
-    $("skip").disabled = four === null;
-    $("undo").disabled = this.history.length === 0;
+    this.drawTools();
     $("prompt").hidden = four === null || four.prompt === "";
-    if (four === null) return;
+    if (four === null) {
+      this.drawWaiting();
+      return;
+    }
     write($("prompt"), { prompt: four.prompt, completion: "" }, true);
     $("prompt").querySelector(".none")?.remove();
     $("four").replaceChildren(...four.passages.map((passage, place) => this.card(passage, place)));
@@ -144,12 +166,26 @@ class Page {
     setText("said", sentence);
   }
 
+  drawTools() {
+    $("skip").disabled = this.current === null;
+    $("undo").disabled = this.history.length === 0 || this.over;
+  }
+
+  drawWaiting() {
+    const enough = this.over ? overWords(this.news, this.outbox.size) : enoughWords(this.news);
+    const [title, text] = enough ?? ["Looking for four completions of one prompt…", ""];
+    setText("waiting-title", title);
+    setText("waiting-text", text);
+  }
+
   drawCounts({ labels }) {
     setText("total", amount(labels));
   }
 
   drawSaved() {
-    const waiting = this.outbox?.size ?? 0;
+    if (!this.outbox) return; // it speaks while it is being made
+    if (this.over) this.drawWaiting();
+    const waiting = this.outbox.size;
     setText("saved", waiting === 0 ? "all saved" : `${many(waiting, "pick")} on the way`);
     $("saved").dataset.kind = waiting === 0 ? "ok" : "busy";
   }
