@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 from backflip.exchange import ExchangeError
 from backflip.exchange.bring import Imported
 from backflip.exchange.bring_texts import bring_texts, prepared
-from backflip.exchange.bundle import About, Outgoing, names_of
+from backflip.exchange.bundle import About, Outgoing, nameless, names_of
 from backflip.exchange.incoming import import_all
-from backflip.exchange.text_files import holds_texts, read_texts, write_dialogues, write_trl
+from backflip.exchange.text_files import TIES, holds_texts, read_texts, write_dialogues, write_trl
 from backflip.packing import Layout
 from backflip.preferences import Choice, Preference
 from backflip.records import events
@@ -154,6 +155,36 @@ def test_dialogues_come_back_as_they_went_but_for_their_sides(store: Store, tmp_
         plain = {key for key in here if "Human" not in key[0][0][1].prompt}
         assert plain <= there.keys()
         assert sum(here.values()) == sum(there.values())
+
+
+@pytest.mark.parametrize("write", [write_trl, write_dialogues])
+def test_a_run_knows_its_own_answers_again(write: Callable[..., list[Path]], tmp_path: Path) -> None:
+    texts = [Text(f"prompt {i // 2}", f"completion {i}") for i in range(10)]
+    texts += [Text("one", "end"), Text("another", "end"), Text(f"say {HOSTILE}", HOSTILE), Text(f"say {HOSTILE}", "no")]
+    made = replace(segments_of(texts), policy_steps=np.full(len(texts), 5000, np.int64))
+    with closing(Store(tmp_path / "run.db")) as store:
+        asked = store.ask(store.add(made).reshape(-1, 2))
+        taken_back = new_uuid()
+        for query, choice in zip(asked, [LEFT, RIGHT, EQUAL, Choice.INCOMPARABLE, RIGHT, LEFT, RIGHT], strict=True):
+            store.answer(Preference(new_uuid() if query != asked[0] else taken_back, query.id, choice, "ana"))
+        store.answer(Preference(new_uuid(), asked[0].id, RIGHT, "bea"))
+        paths = write(tmp_path / "own.jsonl", outgoing(store))
+        open_ones = replace(outgoing(store), events=nameless(outgoing(store).events))
+        nameless_ones = write(tmp_path / "open.jsonl", open_ones)
+        store.undo(new_uuid(), "ana", taken_back)
+        before = data(store)
+        for path in paths + nameless_ones:
+            again = bring_texts(store, prepared(store, path, features))
+            ties = path.name.endswith(TIES)
+            assert (again.segments, again.brought.events, again.brought.known) == ([], 0, 1 if ties else 6), path
+        assert data(store) == before
+        other = tmp_path / "other.jsonl"
+        other.write_text(paths[0].read_text().replace('"ana"', '"zoe"'))
+        assert bring_texts(store, prepared(store, other, features)).brought.events == 5, "somebody else said the same"
+        other.write_text(
+            json.dumps({"prompt": "prompt 3", "chosen": "completion 6", "rejected": "completion 7", "teacher": "ana"})
+        )
+        assert bring_texts(store, prepared(store, other, features)).brought.events == 1, "nobody could tell before"
 
 
 def test_a_dialogue_of_several_turns_goes_out_as_it_came_in(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def _as_new(
     if here is None:
         known[given.uuid] = given
         return values
-    same = (here.query, here.kind) == (given.query, given.kind) and _may_be_one(here.teacher, given.teacher)
+    same = (here.query, here.kind) == (given.query, given.kind) and may_be_one(here.teacher, given.teacher)
     if not same or (here.kind in (UNDO, EXCLUDE) and here.supersedes != given.supersedes):
         raise StoreError(
             f"{where}: the UUID {here.uuid} is that of '{here.kind}' by {here.teacher!r} on query {here.query}; "
@@ -267,7 +267,7 @@ def _as_new(
     return None
 
 
-def _may_be_one(one: str, other: str) -> bool:
+def may_be_one(one: str, other: str) -> bool:
     """Whether two names may be of one teacher: the same, or one was left out of an export."""
     return one == other or any(re.fullmatch(rf"{NAMELESS}\d+", name) for name in (one, other))
 

@@ -6,19 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sa
 from jaxtyping import Float32
 
+from backflip import browsing
 from backflip.exchange.bring import Here, Imported, bring_checked
-from backflip.exchange.bundle import Bundle, ExchangeError, names_of
-from backflip.exchange.text_files import Decode, Judged, read_texts
+from backflip.exchange.bundle import Bundle, ExchangeError, in_chunks, names_of
+from backflip.exchange.text_files import Decode, Judged, dialogue, read_texts
 from backflip.packing import Layout
-from backflip.records import Brought, Record
-from backflip.schema import ANSWERED
+from backflip.preferences import Choice
+from backflip.records import Brought, Record, may_be_one
+from backflip.schema import ANSWERED, CHOICES, LABEL, event, query
 from backflip.segments import Array, Segments
 from backflip.store import Store
 from backflip.stored_segments import layout_of
-from backflip.texts import Text, are_texts, pack_texts
+from backflip.texts import Text, are_texts, pack_texts, unpack_text
 
+Statement = tuple[str, str, bool]
+"""The better text and the worse one, whole; or two that are about the same."""
 Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
 """What r̂ reads of each text, k steps of it; rows of zeros at the end are padding."""
 
@@ -39,6 +44,8 @@ class Prepared:
     """Of its segments; None where there are none."""
     passed_over: list[str]
     """What cannot be a pair, with the places."""
+    known: int
+    """How many of its answers are in the store already."""
 
 
 def prepared(store: Store, path: Path, features: Features, decode: Decode | None = None, room: int = ROOM) -> Prepared:
@@ -54,12 +61,14 @@ def prepared(store: Store, path: Path, features: Features, decode: Decode | None
     with store.reading() as c:
         here = layout_of(c)
     found = read_texts(path, decode)
-    texts = list(dict.fromkeys(text for one in found.judged for text in (one.left, one.right)))
+    said = _said(store)
+    judged = [one for one in found.judged if not _is_known(one, said)]
+    texts = list(dict.fromkeys(text for one in judged for text in (one.left, one.right)))
     parts = list(_segments(str(path), texts, features, here, room))
     named = [name for part in parts for name in names_of(part)]
-    events, same = _events(found.judged, dict(zip(texts, named, strict=True)))
+    events, same = _events(judged, dict(zip(texts, named, strict=True)))
     layout = here or (Layout.of(parts[0]) if parts else None)
-    return Prepared(Bundle(str(path), parts, events), layout, found.passed_over + same)
+    return Prepared(Bundle(str(path), parts, events), layout, found.passed_over + same, len(found.judged) - len(judged))
 
 
 def bring_texts(store: Store, texts: Prepared, here: Here | None = None) -> Imported:
@@ -69,9 +78,48 @@ def bring_texts(store: Store, texts: Prepared, here: Here | None = None) -> Impo
         here: what is there, where it was read before.
     """
     if texts.layout is None:
-        return Imported([], Brought(0, 0, 0), texts.passed_over)
-    brought = bring_checked(store, texts.bundle, here or Here(store, texts.layout))
-    return replace(brought, passed_over=texts.passed_over)
+        return Imported([], Brought(0, 0, texts.known), texts.passed_over)
+    new = bring_checked(store, texts.bundle, here or Here(store, texts.layout))
+    known = texts.known + new.brought.known
+    return replace(new, brought=replace(new.brought, known=known), passed_over=texts.passed_over)
+
+
+def _said(store: Store) -> dict[Statement, set[str]]:
+    """What was ever answered here about two texts, in the forms in which it may come back, and by whom."""
+    choices = event.c.kind.in_({*CHOICES} - {Choice.INCOMPARABLE.value}) & (event.c.purpose == LABEL)
+    statement = sa.select(event.c.kind, event.c.teacher, query.c.left, query.c.right)
+    with store.reading() as c:
+        layout = layout_of(c) if browsing.are_texts(c) else None
+        rows = c.execute(statement.join(query, query.c.id == event.c.query).where(choices)).all()
+    if layout is None:
+        return {}
+    texts: dict[int, Text] = {}
+    for segments in in_chunks(store, sorted({side for row in rows for side in (row.left, row.right)}), layout):
+        texts |= zip(segments.ids.tolist(), map(unpack_text, segments.states), strict=True)
+    said: dict[Statement, set[str]] = {}
+    for row in rows:
+        left, right = texts[row.left], texts[row.right]
+        for form in (_whole, dialogue):
+            said.setdefault(_statement(form(left), form(right), Choice(row.kind)), set()).add(row.teacher)
+    return said
+
+
+def _is_known(one: Judged, said: dict[Statement, set[str]]) -> bool:
+    teachers = said.get(_statement(_whole(one.left), _whole(one.right), one.choice), ())
+    return any(may_be_one(teacher, one.teacher) for teacher in teachers)
+
+
+def _whole(text: Text) -> str:
+    return text.prompt + text.completion
+
+
+def _statement(left: str, right: str, choice: Choice) -> Statement:
+    """What is said, on whichever side each text was: dialogues have no sides."""
+    if choice is Choice.EQUAL:
+        left, right = sorted((left, right))
+    elif choice is Choice.RIGHT:
+        left, right = right, left
+    return left, right, choice is Choice.EQUAL
 
 
 def _segments(source: str, texts: list[Text], features: Features, here: Layout | None, room: int) -> Iterator[Segments]:

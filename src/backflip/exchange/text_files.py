@@ -72,7 +72,7 @@ def write_dialogues(path: Path, outgoing: Outgoing) -> list[Path]:
     """
     decided, ties = [], []
     for one in _standing(outgoing):
-        left, right = _dialogue(one.left), _dialogue(one.right)
+        left, right = dialogue(one.left), dialogue(one.right)
         if one.choice is Choice.EQUAL:
             ties.append({"first": left, "second": right, "teacher": one.teacher})
         else:
@@ -105,7 +105,8 @@ def _standing(outgoing: Outgoing) -> Iterator[Judged]:
             yield Judged("", texts[asked["left"]], texts[asked["right"]], Choice(choice), record["teacher"])
 
 
-def _dialogue(text: Text) -> str:
+def dialogue(text: Text) -> str:
+    """Prompt and completion as HH-RLHF has them."""
     if text.prompt.startswith(HUMAN) and text.prompt.endswith(ASSISTANT):
         return text.prompt + text.completion
     return f"{HUMAN} {text.prompt}{ASSISTANT} {text.completion}"
