@@ -20,9 +20,11 @@ from backflip.records import Record, events
 from backflip.rundir import RunDir
 from backflip.schema import REPEAT
 from backflip.segments import Segments
+from backflip.settings import JUDGE, SCRIPTED
 from backflip.showings import Showing
 from backflip.store import Store, new_uuid
 from backflip.stored_segments import numbers
+from backflip.teachers.oracle import FALLIBLE, PROGRAMS
 
 MakeSegments = Callable[..., Segments]
 Imported = tuple[int, int, int, int]
@@ -371,14 +373,8 @@ def test_names_can_be_left_out(tmp_path: Path, make_segments: MakeSegments, kind
         assert {given.teacher for given, _ in store.preferences()} == {"annotator-1", "oracle"}
 
 
-def test_people_without_names_are_counted_in_the_order_of_their_first_answers() -> None:
-    from backflip.exchange.bundle import nameless
-
-    events = [("cas", "skip"), ("ana", "left"), ("oracle", "left"), ("bea", "right"), ("cas", "equal"), ("dia", "skip")]
-    given: list[Record] = [{"teacher": teacher, "kind": kind} for teacher, kind in events]
-    assert [record["teacher"] for record in nameless(given)] == [
-        *("annotator-3", "annotator-1", "oracle", "annotator-2", "annotator-3", "annotator-4")
-    ]
+def test_programs_keep_their_names() -> None:
+    assert {SCRIPTED, JUDGE, *FALLIBLE} == PROGRAMS
 
 
 # ---- somebody's own clips

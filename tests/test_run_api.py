@@ -15,6 +15,7 @@ import pytest
 from starlette.exceptions import StarletteDeprecationWarning
 
 from backflip.clip_rewards import ClipRewards
+from backflip.exchange.bundle import outgoing
 from backflip.preferences import Choice, Preference
 from backflip.rundir import RunDir
 from backflip.segments import Segments
@@ -375,6 +376,24 @@ def test_all_events_can_be_downloaded_however_many_are_read_at_a_time(
     assert not {"lease_holder", "lease_until", "token_hash"} & set(lines[0]["query"])
     nameless = [json.loads(line) for line in desk.client.get("/api/events.jsonl?names=false").text.splitlines()]
     assert [line["teacher"] for line in nameless] == ["annotator-1"] * 4 + ["annotator-2"]
+
+
+def test_people_without_names_are_called_the_same_here_and_by_the_command_line(desk: Desk) -> None:
+    queries = desk.ask([0.9, 0.8, 0.7])
+    desk.store.skip(new_uuid(), queries[0], "cas")
+    desk.store.skip(new_uuid(), queries[1], "dia")
+    for query, choice, teacher in zip(queries, Choice, ("ana", "oracle", "bea"), strict=False):
+        desk.answer(query, choice, teacher)
+    desk.answer(queries[0], Choice.EQUAL, "cas")
+    reply = desk.client.get("/api/events.jsonl?names=false")
+    exported = outgoing(desk.run, desk.store, without_names=True).events
+    assert [json.loads(line)["teacher"] for line in reply.text.splitlines()] == [one["teacher"] for one in exported]
+    assert [one["teacher"] for one in exported] == [
+        *("annotator-3", "annotator-4", "annotator-1", "oracle", "annotator-2", "annotator-3")
+    ], "in the order of their first answers"
+    reply = desk.client.get("/api/preferences.jsonl?names=false")
+    called = [json.loads(line)["teacher"] for line in reply.text.splitlines()]
+    assert called == ["annotator-1", "oracle", "annotator-2", "annotator-3"]
 
 
 def test_preferences_can_be_downloaded_with_mu_and_what_was_predicted(desk: Desk) -> None:

@@ -14,12 +14,12 @@ import pytest
 from backflip.exchange import ExchangeError
 from backflip.exchange.bring import Imported
 from backflip.exchange.bring_texts import bring_texts, prepared
-from backflip.exchange.bundle import About, Outgoing, nameless, names_of
+from backflip.exchange.bundle import About, Outgoing, names_of
 from backflip.exchange.incoming import import_all
 from backflip.exchange.text_files import TIES, holds_texts, read_texts, write_dialogues, write_trl
 from backflip.packing import Layout
 from backflip.preferences import Choice, Preference
-from backflip.records import events
+from backflip.records import events, nameless
 from backflip.rundir import RunDir
 from backflip.segments import Array, Segments
 from backflip.standing import uuids
@@ -169,7 +169,8 @@ def test_a_run_knows_its_own_answers_again(write: Callable[..., list[Path]], tmp
             store.answer(Preference(new_uuid() if query != asked[0] else taken_back, query.id, choice, "ana"))
         store.answer(Preference(new_uuid(), asked[0].id, RIGHT, "bea"))
         paths = write(tmp_path / "own.jsonl", outgoing(store))
-        open_ones = replace(outgoing(store), events=nameless(outgoing(store).events))
+        own, called = outgoing(store), {"ana": "annotator-1", "bea": "annotator-2"}
+        open_ones = replace(own, events=[nameless(record, called) for record in own.events])
         nameless_ones = write(tmp_path / "open.jsonl", open_ones)
         store.undo(new_uuid(), "ana", taken_back)
         before = data(store)

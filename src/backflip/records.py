@@ -39,6 +39,7 @@ from backflip.schema import (
     instruction,
     query,
 )
+from backflip.teachers.oracle import PROGRAMS
 
 Record = dict[str, Any]
 """Of an event; under `query` lies the record of its query, whose `left` and `right` say which segments."""
@@ -100,6 +101,19 @@ def numbered(c: sa.Connection, after: int = 0, count: int | None = None) -> list
 def _record(table: sa.Table, row: Any) -> Record:
     values = {column.name: getattr(row, column.name) for column in table.c if column.name not in LOCAL}
     return {name: json.loads(value) if name in AS_JSON else value for name, value in values.items()}
+
+
+def called(c: sa.Connection) -> dict[str, str]:
+    """What people are called where their names are left out: annotator-1, annotator-2 ... as they first answered."""
+    first_answer = sa.func.min(sa.case((event.c.kind.in_(CHOICES), event.c.seq), else_=LARGEST_NUMBER))
+    people = sa.select(event.c.teacher).where(event.c.teacher.not_in(PROGRAMS)).group_by(event.c.teacher)
+    names = c.execute(people.order_by(first_answer, sa.func.min(event.c.seq))).scalars()
+    return {name: f"{NAMELESS}{i}" for i, name in enumerate(names, 1)}
+
+
+def nameless(record: Record, names: Mapping[str, str]) -> Record:
+    """The same event, with its teacher called by these names."""
+    return {**record, "teacher": names.get(record["teacher"], record["teacher"])}
 
 
 def bring(c: sa.Connection, now: float, records: Iterable[tuple[str, Record]], numbers: Mapping[str, int]) -> Brought:

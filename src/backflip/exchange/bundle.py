@@ -13,9 +13,8 @@ from backflip import standing as standing_now
 from backflip.errors import Mendable
 from backflip.files import whole_file
 from backflip.packing import ARRAYS, Layout
-from backflip.records import NAMELESS, Record
+from backflip.records import Record
 from backflip.rundir import RunDir
-from backflip.schema import CHOICES
 from backflip.segments import Array, Segments
 from backflip.store import Store
 
@@ -93,22 +92,21 @@ def outgoing(run: RunDir, store: Store, without_names: bool = False) -> Outgoing
     """Everything that a run has to give.
 
     Args:
-        without_names: annotators become annotator-1, annotator-2 ... in the order of their first answers.
+        without_names: people are called as `records.called` says.
 
     Raises:
         ExchangeError: there are no events yet.
     """
     with store.reading() as c:
         events, layout, standing = records.events(c), stored_segments.layout_of(c), standing_now.uuids(c)
+        called = records.called(c) if without_names else {}
     if not events or layout is None:
         raise ExchangeError(f"{run.path} has no answers yet; there is nothing to export")
     numbers = sorted({record["query"][side] for record in events for side in ("left", "right")})
     names: dict[int, str] = {}
     for segments in in_chunks(store, numbers, layout):
         names |= dict(zip(segments.ids.tolist(), names_of(segments), strict=True))
-    events = [_with_names(record, names) for record in events]
-    if without_names:
-        events = nameless(events)
+    events = [records.nameless(_with_names(record, names), called) for record in events]
     settings = run.settings
     return Outgoing(About(settings["task"], settings.get("question", "")), layout, events, standing, names, store)
 
@@ -116,18 +114,6 @@ def outgoing(run: RunDir, store: Store, without_names: bool = False) -> Outgoing
 def _with_names(record: Record, names: dict[int, str]) -> Record:
     asked = record["query"]
     return {**record, "query": {**asked, "left": names[asked["left"]], "right": names[asked["right"]]}}
-
-
-def nameless(events: list[Record]) -> list[Record]:
-    """The same events; annotators become annotator-1, annotator-2 ... in the order of their first answers."""
-    from backflip.settings import JUDGE, SCRIPTED  # these two bring PyTorch, for which an error message should not wait
-    from backflip.teachers.oracle import FALLIBLE
-
-    answers_first = sorted(events, key=lambda record: record["kind"] not in CHOICES)
-    synthetic = {SCRIPTED, JUDGE, *FALLIBLE}
-    people = dict.fromkeys(record["teacher"] for record in answers_first if record["teacher"] not in synthetic)
-    called = {name: f"{NAMELESS}{i}" for i, name in enumerate(people, 1)}
-    return [{**record, "teacher": called.get(record["teacher"], record["teacher"])} for record in events]
 
 
 def in_chunks(store: Store, numbers: list[int], layout: Layout, states: bool = True) -> Iterator[Segments]:

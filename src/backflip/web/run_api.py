@@ -18,7 +18,7 @@ from backflip.browsing import Drawn, Given
 from backflip.clip_rewards import ClipRewards
 from backflip.files import DamagedFile
 from backflip.preferences import ERROR_RATE
-from backflip.records import NAMELESS, Record
+from backflip.records import Record
 from backflip.schema import LABEL, LARGEST_NUMBER, PRACTICE
 from backflip.web import messages as m
 from backflip.web import run_messages as r
@@ -255,7 +255,10 @@ def labels(here: Here, since: Since = -1) -> r.Labels | None:
 @run_api.get("/events.jsonl")
 def events_file(here: Here, names: bool = True) -> StreamingResponse:
     """Everything that was ever answered, undone, left or flagged, oldest first, one event a line."""
-    return _download(here, "events", _events(here), names)
+    with here.store.reading() as c:
+        newest = browsing.newest_event(c)
+        called = {} if names else records.called(c)
+    return _download(here, "events", _events(here, newest), called)
 
 
 @run_api.get("/preferences.jsonl")
@@ -263,18 +266,17 @@ def preferences_file(here: Here, names: bool = True) -> StreamingResponse:
     """The answers that stand and count, oldest first, each with µ and what r̂ had predicted, one a line."""
     with here.store.reading() as c:
         given = [g for g in browsing.given(c) if g.purpose == LABEL]
-    return _download(here, "preferences", (_preference(g) for g in given), names)
+        called = {} if names else records.called(c)
+    return _download(here, "preferences", (_preference(g) for g in given), called)
 
 
-def _events(here: Context) -> Iterator[Record]:
+def _events(here: Context, newest: int) -> Iterator[Record]:
     after = 0
-    while True:
+    while after < newest:
         with here.store.reading() as c:
             part = records.numbered(c, after, EVENTS_AT_ONCE)
-        if not part:
-            return
         after = part[-1][0]
-        yield from (record for _, record in part)
+        yield from (record for number, record in part if number <= newest)
 
 
 def _preference(given: Given) -> dict[str, Any]:
@@ -293,18 +295,7 @@ def _preference(given: Given) -> dict[str, Any]:
     }
 
 
-def _download(here: Context, what: str, told: Iterator[Record], names: bool) -> StreamingResponse:
+def _download(here: Context, what: str, told: Iterator[Record], called: dict[str, str]) -> StreamingResponse:
     disposition = f'attachment; filename="{here.name}-{what}.jsonl"'
-    kept = None if names else here.settings.teacher
-    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in _called(told, kept))
+    lines = (json.dumps(records.nameless(record, called), ensure_ascii=False) + "\n" for record in told)
     return StreamingResponse(lines, media_type="application/jsonl", headers={"content-disposition": disposition})
-
-
-def _called(told: Iterator[Record], kept: str | None) -> Iterator[Record]:
-    """The records; teachers become annotator-1, annotator-2 ... as they come, where one name alone is to be kept."""
-    called: dict[str, str] = {}
-    for record in told:
-        teacher = record["teacher"]
-        if kept is not None and teacher != kept:
-            record = {**record, "teacher": called.setdefault(teacher, f"{NAMELESS}{len(called) + 1}")}
-        yield record
