@@ -211,6 +211,8 @@ def test_l2_stays_in_the_range_of_numbers() -> None:
     l2 = torch.tensor([SMALLEST_L2, LARGEST_L2])
     moved = adjust_l2(l2, torch.tensor([1.0, 1.0]), torch.tensor([1.0, 9.0]))
     np.testing.assert_allclose(moved, l2)
+    further = adjust_l2(l2, torch.tensor([1.0, 1.0]), torch.tensor([1.0, 9.0]), rate=2.0, largest=15.0)
+    np.testing.assert_allclose(further, [SMALLEST_L2, 15.0])
 
 
 def test_l2_pulls_each_members_weights_by_its_own_coefficient_and_no_bias() -> None:

@@ -129,6 +129,7 @@ def adjust_l2(
     validation_loss: Float[Tensor, " m"],
     band: tuple[float, float] = (1.1, 1.5),
     rate: float = 1.001,
+    largest: float = LARGEST_L2,
 ) -> Float[Tensor, " m"]:
     """ℓ2 a little up where validation loss is above the band times training loss, a little down where below (§2.2.3).
 
@@ -137,7 +138,7 @@ def adjust_l2(
     up = validation_loss > band[1] * train_loss
     down = validation_loss < band[0] * train_loss
     moved = torch.where(up, l2 * rate, torch.where(down, l2 / rate, l2))
-    return moved.clamp(SMALLEST_L2, LARGEST_L2)
+    return moved.clamp(SMALLEST_L2, max(SMALLEST_L2, largest))
 
 
 @dataclass(frozen=True)
@@ -311,8 +312,8 @@ class Fitter:
             weights = torch.stack([train, held_out, decided]).sum(-1)
             self.running.mul_(self.config.memory).add_(torch.stack([sums, weights], 1))
             train_loss, validation_loss, _ = self._means()
-            moved = adjust_l2(self.l2, train_loss, validation_loss, self.config.band, self.config.l2_rate)
-            self.l2 = moved.clamp(max=self.config.largest_l2)
+            c = self.config
+            self.l2 = adjust_l2(self.l2, train_loss, validation_loss, c.band, c.l2_rate, c.largest_l2)
 
     def _add_l2(self) -> None:
         """The gradient of l2·|W|² of each member's weights; biases are free."""
