@@ -450,6 +450,22 @@ def test_a_run_too_short_for_its_labels_begins_to_learn_after_a_quarter_of_its_s
     assert run.newest_number("reward") is not None
 
 
+def test_episodes_that_ended_before_a_checkpoint_are_measured(tmp_path: Path) -> None:
+    from backflip.acting import Act
+    from backflip.settings import Settings
+
+    run = make_run(tmp_path / "run")
+    with closing(run.store()) as store:
+        act = Act(run, store, Settings.from_dict(run.settings))
+        while not act.episodes.finished:
+            act.step()
+        wanted = float(np.mean([true_return for true_return, _ in act.episodes.finished]))
+        act.save(1)
+    measured = {line["name"]: line["value"] for line in run.metrics()[0]}
+    assert measured["act/true_return"] == pytest.approx(wanted)
+    assert measured["act/episode_steps"] == 200
+
+
 def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,14 +106,19 @@ class Act:
             length = self.facts.episode_steps or self.segment_steps
             values["act/predicted_return"] = (float(self._pay(rollout).mean()) - self.reward.ensemble.baseline) * length
             values["act/reward_version"] = float(self.reward.version)
-        if self.episodes.finished:
-            returns, lengths = np.array(self.episodes.finished).T
-            values["act/episode_steps"] = float(lengths.mean())
-            if self.policy.collector.task.has_true_reward:
-                values["act/true_return"] = float(returns.mean())
-            self.episodes.finished.clear()
-        self.run.record(steps, values)
+        self.run.record(steps, values | self._finished())
         self.tell("exploring" if self.reward.ensemble is None else "training")
+
+    def _finished(self) -> dict[str, float]:
+        """What there is to say of the episodes that ended since this was last asked."""
+        if not self.episodes.finished:
+            return {}
+        returns, lengths = np.array(self.episodes.finished).T
+        self.episodes.finished.clear()
+        values = {"act/episode_steps": float(lengths.mean())}
+        if self.policy.collector.task.has_true_reward:
+            values["act/true_return"] = float(returns.mean())
+        return values
 
     def _evaluate_now_and_then(self, taken: int) -> None:
         """Whole episodes without exploration, for the record."""
@@ -145,6 +150,7 @@ class Act:
 
     def save(self, number: int) -> None:
         """A checkpoint; the environments begin anew, as they will after loading it."""
+        self.run.record(self.policy.steps, self._finished())
         with self.run.publishing("act", number) as directory:
             self.policy.save(directory)
         # As after loading it: r̂ is read again, and pays what is remembered in the same calls.
