@@ -670,6 +670,32 @@ def test_evaluate_films_the_policy(trained: Path, tmp_path: Path, capsys: pytest
         assert 150 < getattr(picture, "n_frames", 1) <= 200
 
 
+@pytest.mark.parametrize(
+    ("at", "said"), [(1, "nothing is kept: there was no checkpoint yet"), (6_000, "kept up to step 4,096, its last")]
+)
+def test_a_run_in_turn_that_is_interrupted_says_how_far_it_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int, said: str
+) -> None:
+    from backflip.api import start
+    from backflip.progress import Progress
+    from backflip.settings import Settings
+
+    settings = Settings("Pendulum-v1", "oracle", labels=12, steps=20_000, mode="in_turn", checkpoint_steps=4_000)
+    run = start(settings, tmp_path / "run")
+
+    def interrupt(_: Progress) -> None:
+        if run.told("act").get("steps", 0) >= at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "__call__", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        call("resume", run.path)
+    assert ended.value.code == 130
+    assert said in (out := capsys.readouterr().out)
+    assert f"stopped; go on with: backflip resume {run.path}" in out
+    assert run.told("run")["state"] == "stopped"
+
+
 @pytest.mark.slow
 def test_a_run_in_turn_ends_cleanly_when_terminated(tmp_path: Path) -> None:
     command = [

@@ -275,7 +275,8 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
             out.print(f"page: {address}", soft_wrap=True)
             if browser and settings.asks_people:
                 _open_when_ready(address)
-        keeps = "nothing is lost" if listening else "it can go on from its last checkpoint"
+        back = f"it can go on from its last checkpoint, some {settings.checkpoint_steps:,} steps back at most"
+        keeps = "nothing is lost" if listening else back
         out.print(f"Ctrl-C ends it; {keeps}.", highlight=False)
         with Progress(run, out) as progress:
             finished = go_on(run, progress, ended.is_set, beside, settings.log, complain)
@@ -285,8 +286,19 @@ def _go_on(run: RunDir, settings: "Settings", listening: "socket.socket | None",
             f"give it more with: backflip resume {run.path} --steps N",
             soft_wrap=True,
         )
-    else:
-        out.print(f"stopped; go on with: backflip resume {run.path}", soft_wrap=True)
+        return
+    if not listening:
+        _say_what_is_kept(run)
+    out.print(f"stopped; go on with: backflip resume {run.path}", soft_wrap=True)
+    if not (listening or ended.is_set()):
+        raise SystemExit(130)  # of Ctrl-C, which a run in turn does not end by saving
+
+
+def _say_what_is_kept(run: RunDir) -> None:
+    """A run in turn that is interrupted goes on from its last checkpoint; what it did since is lost."""
+    kept = run.told("run").get("kept", 0)
+    nothing = "nothing is kept: there was no checkpoint yet"
+    out.print(f"kept up to step {kept:,}, its last checkpoint" if kept else nothing, highlight=False)
 
 
 def page_on(path: Path, listening: Any, token: str, stop: Any) -> None:

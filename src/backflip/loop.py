@@ -54,6 +54,7 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts 
         ask, fit = parts.ask(run, store, settings), parts.fit(run, store, settings)
         store.clock = lambda: float(act.policy.steps)
         number = _go_back(run, store, act, fit)
+        run.tell("run", state="running", kept=act.policy.steps)
         while not act.done:
             with store.transaction():
                 end = act.policy.steps + settings.checkpoint_steps
@@ -66,7 +67,8 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts 
                 act.save(number)
                 fit.save(number)
                 store.note("checkpoint", f"{number} {run.metrics_position()}")
-        run.tell("run", state="finished")
+            run.tell("run", state="running", kept=act.policy.steps)
+        run.tell("run", state="finished", kept=act.policy.steps)
 
 
 def _go_back(run: RunDir, store: Store, act: Any, fit: Fit) -> int:
@@ -116,10 +118,12 @@ def _telling(run: RunDir) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        failed = isinstance(error, Exception)  # else it was interrupted
-        reason = f"{error}".strip().splitlines() or [type(error).__name__]
+        now = {**run.told("run"), "state": "stopped"}
+        if isinstance(error, Exception):  # else it was interrupted
+            reason = f"{error}".strip().splitlines() or [type(error).__name__]
+            now |= {"state": "failed", "message": reason[-1]}
         with suppress(CannotWrite):  # where it died of a full disk, that can be said on the terminal only
-            run.tell("run", state="failed" if failed else "stopped", **({"message": reason[-1]} if failed else {}))
+            run.tell("run", **now)
         raise
 
 
