@@ -696,6 +696,11 @@ def test_a_run_in_turn_that_is_interrupted_says_how_far_it_is_kept(
     assert run.told("run")["state"] == "stopped"
 
 
+def test_a_film_needs_a_folder_before_anything_is_played(refused: Refused, trained: Path) -> None:
+    said = sentence(refused("evaluate", trained, "--video", "nowhere/film.webp"))
+    assert said == "the folder nowhere of --video nowhere/film.webp does not exist; make it, or choose another"
+
+
 @pytest.mark.slow
 def test_a_run_in_turn_ends_cleanly_when_terminated(tmp_path: Path) -> None:
     command = [

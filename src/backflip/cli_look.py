@@ -33,6 +33,8 @@ def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, Fil
         raise Unusable(f"--episodes is {episodes}; it must be at least 1")
     if video and video.suffix not in PICTURES:
         raise Unusable(f"{video} cannot be written; moving pictures are {', '.join(PICTURES)}")
+    if video and not video.parent.is_dir():
+        raise Unusable(f"the folder {video.parent} of --video {video} does not exist; make it, or choose another")
     if settings.is_text:
         if video:
             raise Unusable(f"{run} tunes a language model: there is nothing to film; leave --video out")
