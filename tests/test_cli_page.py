@@ -34,6 +34,29 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return said
 
 
+@pytest.mark.parametrize(
+    ("state", "first", "said"),
+    [
+        ("running", "label", ""),
+        ("stopped", "watch", "The run is over (stopped), so nothing more is asked; to go on: backflip resume RUN\n"),
+        ("finished", "watch", "The run is over (finished), so nothing more is asked; to go on: backflip resume RUN -"),
+    ],
+)
+def test_a_served_run_that_is_over_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, state: str, first: str, said: str
+) -> None:
+    from backflip.rundir import RunDir
+    from backflip.web import server
+
+    RunDir.open(run).tell("run", state=state)
+    monkeypatch.setattr(server, "serve", lambda *_: None)
+    call("serve", run)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{first}: http://")
+    assert "label: http://" in printed
+    assert said.replace("RUN", str(run)) in printed if said else "over" not in printed
+
+
 def test_an_invitation_is_known_to_a_served_page_at_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from backflip.rundir import RunDir
     from backflip.web.security import run_token

@@ -210,10 +210,11 @@ def test_the_demo_of_the_set_up_line_shows_its_page_and_ends_with_ctrl_c(
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.split()[1] == "serve"])
 def test_a_command_of_the_page_that_serves_does_so_until_it_is_terminated(
-    line: str, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]
+    line: str, here: Path, serving: Callable[[list[str]], tuple[subprocess.Popen[str], str]]
 ) -> None:
+    _first_run(here)
     process, link = serving(shlex.split(line, comments=True)[1:])
-    assert "left-clip" in answered(link)
+    assert "left-time" in answered(link)  # the run page's: the run is finished, and asks nothing
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said

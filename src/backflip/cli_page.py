@@ -15,6 +15,8 @@ from backflip.terminal import Number, Run, Unusable, ending, out
 
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 Text = tyro.conf.arg(metavar="URL", help_behavior_hint="")
+OVER = ("finished", "stopped", "failed")
+"""What a run that has ended says of itself; until then it is running, or was killed."""
 Hosts = tyro.conf.arg(metavar="NAME", help_behavior_hint="")
 
 
@@ -41,7 +43,13 @@ def serve_run(
     directory.store(check=True).close()
     with bind(host, port, allow_remote) as listening, ending() as ended:
         token = run_token(directory)
-        out.print(f"label: {link(listening, token, '/label')}\nwatch: {link(listening, token, '/run')}", soft_wrap=True)
+        links = [f"{name}: {link(listening, token, page)}" for name, page in (("label", "/label"), ("watch", "/run"))]
+        state = directory.told("run").get("state")
+        over = state in OVER
+        out.print("\n".join(reversed(links) if over else links), soft_wrap=True)
+        if over:
+            more = " --steps N" if state == "finished" else ""
+            _say(f"The run is over ({state}), so nothing more is asked; to go on: backflip resume {run}{more}")
         serve(run, listening, token, ended.is_set, allowed_host)
 
 
