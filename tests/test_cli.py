@@ -591,6 +591,31 @@ def test_a_run_that_is_being_trained_is_not_given_more(refused: Refused, copy: P
     assert (copy / "run.json").read_bytes() == before
 
 
+def test_a_run_that_is_being_trained_is_refused_before_a_link_is_printed(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from backflip.rundir import RunDir
+
+    config = json.loads((copy / "run.json").read_text())
+    config["settings"]["mode"] = "at_once"
+    (copy / "run.json").write_text(json.dumps(config))
+    with RunDir.open(copy).owned(), pytest.raises(SystemExit):
+        call("resume", copy)
+    said = capsys.readouterr()
+    assert "is being trained by process" in said.err
+    assert said.out == ""
+
+
+def test_scores_of_what_is_no_text_are_refused_before_a_link_is_printed(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        call("score", trained)
+    said = capsys.readouterr()
+    assert "tunes no language model" in said.err
+    assert said.out == ""
+
+
 def test_show_writes_pictures(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("show", copy)
     paths = [Path(line) for line in capsys.readouterr().out.split()]

@@ -206,6 +206,8 @@ def resume(
 
     directory = RunDir.open(run)
     settings = settings_of(directory)
+    with directory.owned():
+        pass  # a run that is being trained is refused before a link to a page is printed that will not be
     if log is not None:
         settings = replace(settings, log=log)
     with _listening(settings, port) as listening:

@@ -77,8 +77,8 @@ def score_run(
     directory.store(check=True).close()
     with bind(host, port, allow_remote) as listening, ending() as ended:
         token = run_token(directory)
-        out.print(f"score: {link(listening, token, '/score')}", soft_wrap=True)
-        serve_scores(directory, listening, token, ended.is_set, allowed_host)
+        address = f"score: {link(listening, token, '/score')}"
+        serve_scores(directory, listening, token, ended.is_set, allowed_host, lambda: _say(address))
 
 
 def invite(

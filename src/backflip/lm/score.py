@@ -240,8 +240,12 @@ def serve_scores(
     token: str,
     stop_event: Callable[[], bool] | None = None,
     allowed_hosts: Sequence[str] = (),
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve the scores of a run until `stop_event()` is true or the process is told to end.
+
+    Args:
+        ready: called once nothing can be refused any more.
 
     Raises:
         RunError: r̂ of this run cannot read texts here.
@@ -254,4 +258,5 @@ def serve_scores(
     app = create_app(run, token, Hosts.bound_to(listening.getsockname()[0], allowed_hosts))
     store: Store = app.state.store
     with closing(store):
+        ready()
         serve_app(app, listening, stop_event, bool(allowed_hosts))
