@@ -100,6 +100,19 @@ def test_a_number_that_cannot_be_is_named(refused: Refused, option: str, value: 
     assert why in sentence(refused("train", "Pendulum-v1", option, value))
 
 
+@pytest.mark.parametrize(
+    ("task", "teacher", "steps", "episode"),
+    [("Pendulum-v1", "oracle", 201, 200), ("hopper-backflip", "scripted", 151, 150)],  # 150: while training
+)
+def test_a_clip_longer_than_an_episode_is_refused(
+    refused: Refused, task: str, teacher: str, steps: int, episode: int
+) -> None:
+    said = sentence(refused("train", task, "--teacher", teacher, "--segment-steps", steps))
+    assert said == (
+        f"segment_steps is {steps}, but episodes of {task} last {episode} steps; say at most that, better a third of it"
+    )
+
+
 def test_the_demo_needs_a_step_too(refused: Refused) -> None:
     assert "steps is 0" in sentence(refused("demo", "--steps", "0"))
 

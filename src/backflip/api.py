@@ -106,6 +106,12 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
             f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
         )
     _must_be_a_vector(task, told)
+    longest = min((steps for steps in (told.episode_steps, task.training_steps) if steps), default=None)
+    if settings.segment_steps and longest and settings.segment_steps > longest:
+        raise ValueError(
+            f"segment_steps is {settings.segment_steps}, but episodes of {task.name} last {longest} steps; "
+            "say at most that, better a third of it"
+        )
     _must_be_teachable(task, settings)
     if settings.shows_clips:
         _must_be_drawable(task)
