@@ -14,7 +14,8 @@ import torch
 
 from backflip.lm.models import load, whole
 from backflip.lm.parallel import Group, end, join, learn
-from backflip.lm.tune import Sampled, Tuner
+from backflip.lm.reward import Sampled
+from backflip.lm.tune import Tuner
 from backflip.tuning import TuneConfig
 
 PROMPTS = ["This film begins in a small town, and", "I watched this", "We went to see", "My friends told me"]

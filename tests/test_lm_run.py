@@ -187,6 +187,13 @@ def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
         (TaskError, "give a file with one a line, --prompts FILE", _settings(miniature_folder, "own")),
         (TaskError, "no scripted teacher", _settings(miniature_folder, teacher="scripted")),
     ]
+    cases += [
+        (ModelError, r"reads 512 tokens at most, and .* may have 513; lower --prompt-tokens or --resp", long)
+        for long in (
+            _settings(miniature_folder, tune={"prompt_tokens": 505, "response_tokens": 8}),
+            _settings(Path("tiny"), tune={"prompt_tokens": 489, "response_tokens": 24}),
+        )
+    ]
     own = tmp_path / "own.txt"
     own.write_text("Once\\nupon\n\nAnd\n")
     assert text_task("own", str(own)).prompts() == ["Once\nupon", "And"]
@@ -203,6 +210,24 @@ def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
     assert not place.exists()
     with pytest.raises(TaskError, match="no text task is called 'poems'; there are: sentiment, descriptive, own"):
         text_task("poems")
+
+
+def test_a_model_that_is_known_once_it_is_loaded_is_refused_then(miniature_folder: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from backflip.api import start
+    from backflip.lm.models import ModelError
+    from backflip.lm.tune import Tune
+
+    settings = _settings(miniature_folder)
+    run = start(settings, tmp_path / "run")
+    assert settings.tune is not None
+    longer = replace(settings, tune=replace(settings.tune, prompt_tokens=505))
+    with closing(run.store()) as store:
+        with pytest.raises(ModelError, match="reads 512 tokens at most"):
+            Tune(run, store, longer)
+        Tune(run, store, settings)
+        Tune(run, store, longer)  # a run that has begun goes on
 
 
 def test_a_run_keeps_its_prompts(miniature_folder: Path, tmp_path: Path) -> None:

@@ -85,6 +85,11 @@ class TuneConfig:
             raise ValueError(f"lora_rank is {self.lora_rank}; it is 0 (all weights) or more")
 
     @property
+    def tokens(self) -> int:
+        """Tokens that a prompt and its completion may have."""
+        return self.prompt_tokens + self.response_tokens
+
+    @property
     def batch(self) -> int:
         """Completions of a batch."""
         return self.batch_prompts * self.completions

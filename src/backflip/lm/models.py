@@ -45,6 +45,11 @@ class Causal:
         """Numbers of a hidden state."""
         return int(self.model.config.get_text_config().hidden_size)
 
+    @property
+    def reach(self) -> int | None:
+        """Tokens that the model reads at most; None where it has no bound."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text as it stands, without any that mark its beginning or end."""
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -106,8 +111,11 @@ def load(source: str) -> Causal:
     return Causal(model, tokenizer, source)
 
 
-def must_load(source: str) -> None:
+def must_load(source: str, tokens: int = 0) -> None:
     """Refuse a folder or a file whose configuration or tokenizer cannot be read, without reading the weights.
+
+    Args:
+        tokens: that a prompt and its completion may have.
 
     Raises:
         ModelError: it cannot be.
@@ -116,10 +124,24 @@ def must_load(source: str) -> None:
     place, options = _place(source)
     try:
         with quiet():
-            transformers.AutoConfig.from_pretrained(place, **options)
+            config = transformers.AutoConfig.from_pretrained(place, **options)
     except Exception as error:
         raise ModelError(f"{source} has a config.json that cannot be read ({_first_line(error)})") from error
+    must_reach(getattr(config.get_text_config(), "max_position_embeddings", None), tokens, source)
     _tokenizer(source)
+
+
+def must_reach(most: int | None, tokens: int, source: str) -> None:
+    """Refuse a model that reads no more than so many tokens, if it has a bound, where there may be more.
+
+    Raises:
+        ModelError: it does not reach so far.
+    """
+    if most is not None and tokens > most:
+        raise ModelError(
+            f"{source} reads {most} tokens at most, and a prompt with its completion may have {tokens}; lower "
+            "--prompt-tokens or --response-tokens"
+        )
 
 
 def _place(source: str) -> tuple[str, dict[str, str]]:

@@ -25,10 +25,10 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from backflip.errors import Mendable
-from backflip.lm.reward import Read
+from backflip.lm.reward import Read, Sampled
 from backflip.lm.run import PARTS
 from backflip.lm.sharding import is_asked, shard
-from backflip.lm.tune import PolicySteps, Sampled, Tune, Tuner
+from backflip.lm.tune import PolicySteps, Tune, Tuner
 from backflip.loop import Parts, at_once, in_turn, one_thread
 from backflip.rundir import RunDir, RunError
 from backflip.settings import Settings, settings_of

@@ -36,6 +36,19 @@ class Read:
         return (np.arange(self.observations.shape[1]) < self.lengths[:, None]).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Completions, how policy and original found their tokens, and what r̂ reads of them."""
+
+    texts: list[Text]
+    batch: Batch
+    log_p: Float[Tensor, "n t"]
+    original: Float[Tensor, "n t"]
+    read: Read
+    exact_kl: float
+    """Mean KL to the original of a completion, over the whole vocabulary at each step. [nats]"""
+
+
 def read_mask(batch: Batch, end: int) -> Float[Tensor, "n t"]:
     """1 for the tokens that r̂ reads: all of a completion but the token that ends it.
 

@@ -92,7 +92,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         if task.gold is None:
             raise TaskError(f"nothing stands in for people's taste in the task {task.name}; use --teacher {PEOPLE}")
         task.gold([])
-    must_be_there(config.model)
+    must_be_there(config.model, config.tokens)
     must_answer(config)
     name = f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
     run = RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)

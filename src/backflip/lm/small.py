@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from backflip.lm.corpus import reviews
-from backflip.lm.models import Causal, ModelError, is_hub_id, load, must_load, quiet
+from backflip.lm.models import Causal, ModelError, is_hub_id, load, must_load, must_reach, quiet
 
 END = "<|end|>"
 SMOL = "smollm2"
@@ -45,6 +45,8 @@ SMALL = {
     "reviews": Shape(vocabulary=1024, width=256, layers=7, heads=4, steps=500, minutes=3),
 }
 """Models that are trained on first use: of 1 and of 6 million weights."""
+REACH = 512
+"""Tokens that they read at most."""
 
 
 def _silent(_: str) -> None:
@@ -79,18 +81,24 @@ def find(name: str, say: Callable[[str], None] = _silent) -> Causal:
     return load(str(folder))
 
 
-def must_be_there(name: str) -> None:
+def must_be_there(name: str, tokens: int) -> None:
     """Refuse a model that cannot be loaded, before anything is written; those of `SMALL` may still have to be trained.
 
+    Args:
+        tokens: that a prompt and its completion may have.
+
     Raises:
-        ModelError: it is not there.
+        ModelError: it is not there, or does not read so many.
     """
-    if name in SMALL or is_hub_id(name):
-        return  # trained when first wanted, or looked for when loaded
+    if name in SMALL:
+        must_reach(REACH, tokens, name)
+        return  # trained when first wanted
+    if is_hub_id(name):
+        return  # looked for when loaded
     folder = home() / SMOL if name == SMOL else Path(name).expanduser()
     if name == SMOL and not (folder / "config.json").is_file():
         find(name)  # says how to fetch it
-    must_load(str(folder))
+    must_load(str(folder), tokens)
 
 
 def train(shape: Shape, texts: Sequence[str], steps: int | None = None, seed: int = 0) -> Causal:
@@ -121,7 +129,7 @@ def _trained(shape: Shape, texts: Sequence[str], steps: int, seed: int) -> Causa
             intermediate_size=8 * shape.width // 3 // 8 * 8,
             num_hidden_layers=shape.layers,
             num_attention_heads=shape.heads,
-            max_position_embeddings=512,
+            max_position_embeddings=REACH,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

@@ -25,6 +25,7 @@ from backflip.lm.models import (
     fingerprint,
     identity,
     memory_suffices,
+    must_reach,
     original_of,
     put_back,
     spread_as,
@@ -36,6 +37,7 @@ from backflip.lm.reward import (
     CompletionReward,
     Read,
     Reader,
+    Sampled,
     as_segments,
     joined,
     load_read,
@@ -65,19 +67,6 @@ ORIGINAL = "original.safetensors"
 
 class SamplingError(ModelError):
     """Completions do not follow the policy's own probabilities, so that KL would mean nothing."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Completions, how policy and original found their tokens, and what r̂ reads of them."""
-
-    texts: list[Text]
-    batch: Batch
-    log_p: Float[Tensor, "n t"]
-    original: Float[Tensor, "n t"]
-    read: Read
-    exact_kl: float
-    """Mean KL to the original of a completion, over the whole vocabulary at each step. [nats]"""
 
 
 class Tuner:
@@ -361,6 +350,7 @@ class Tune:
         file = self.run.path / ORIGINAL
         if file.exists():
             return load_read(file)
+        must_reach(self.tuner.causal.reach, self.config.tokens, self.tuner.causal.source)
         if said := cut(self.tuner.causal, self.prompts, self.config.prompt_tokens):
             _log.warning(said)
         many = -(-self.config.original_samples // 2)
