@@ -15,6 +15,7 @@ import pytest
 from starlette.exceptions import StarletteDeprecationWarning
 
 from backflip.clip_rewards import ClipRewards
+from backflip.exchange.bring_texts import UNDATED
 from backflip.exchange.bundle import outgoing
 from backflip.preferences import Choice, Preference
 from backflip.rundir import RunDir
@@ -335,11 +336,11 @@ def test_reliability_is_how_often_what_was_predicted_came_true(desk: Desk) -> No
 
 
 def test_labels_by_when_they_came_and_how_long_they_took(desk: Desk) -> None:
-    now = [1_000_000.0]
+    now = [1_700_000_000.0]
     desk.store.clock = lambda: now[0]
     queries = desk.ask([0.9] * 5)
     for query, (at, seconds) in zip(queries, [(0, 0.4), (30, 1.2), (61, 1.4), (3000, 99.0)], strict=False):
-        now[0] = 1_000_020.0 + at
+        now[0] = 1_700_000_040.0 + at
         desk.answer(query, Choice.LEFT, seconds=seconds)
     desk.store.skip(new_uuid(), queries[4], "ana")
     now[0] += 600
@@ -347,13 +348,30 @@ def test_labels_by_when_they_came_and_how_long_they_took(desk: Desk) -> None:
     assert [(bar["start"], bar["count"]) for bar in found["seconds"] if bar["count"]] == [(0.0, 1), (1.0, 2), (11.5, 1)]
     assert found["median_seconds"] == pytest.approx(1.3)
     assert found["pace_seconds"] == 60.0
-    begin = 1_000_020.0 // 60 * 60
+    begin = 1_700_000_040.0 // 60 * 60
     came = {bar["start"] - begin: bar["count"] for bar in found["pace"] if bar["count"]}
     assert came == {0.0: 2, 60.0: 1, 3000.0: 1}
     assert len(found["pace"]) == 51
     assert found["last_hour"] == 3
     assert found["kinds"] == {"left": 4, "skip": 1}
     assert found["purposes"] == {"label": 4}
+
+
+def test_answers_out_of_files_that_do_not_say_when_have_no_date(desk: Desk) -> None:
+    queries = desk.ask([0.9, 0.8, 0.7])
+    desk.store.clock = lambda: UNDATED
+    desk.answer(queries[0], Choice.LEFT, "file")
+    undated = desk.get("/api/labels")
+    assert (undated["pace"], undated["last_hour"], undated["purposes"]) == ([], 0, {"label": 1})
+    desk.store.clock = lambda: 1_700_000_000.0
+    desk.answer(queries[1], Choice.LEFT)
+    desk.answer(queries[2], Choice.LEFT, "file")
+    assert [pair["at"] for pair in desk.get("/api/pairs", order="newest")["pairs"]] == [1_700_000_000.0] * 2 + [None]
+    assert len(desk.get("/api/labels")["pace"]) == 1
+    desk.store.clock = lambda: UNDATED
+    desk.answer(desk.ask([0.6])[0], Choice.LEFT, "hh")
+    seen = {one["name"]: one["summary"]["last_seen"] for one in desk.get("/api/annotators")["annotators"]}
+    assert seen == {"ana": 1_700_000_000.0, "file": 1_700_000_000.0, "hh": None}
 
 
 # ---- downloads

@@ -132,6 +132,7 @@ def test_trl_comes_back_as_it_went(store: Store, tmp_path: Path) -> None:
         assert data(other) == data(store)
         assert sorted(p.teacher for p, _ in other.preferences()) == ["ana"] * 5 + ["bea"]
         assert [part.passed_over for part in parts] == [[], []]
+        assert other.changes(0).arrived is None, "nothing that follows may be timed by an answer without a date"
         assert other.counts().open == 0
         again = bring_texts(other, prepared(other, paths[0], features))
         assert (again.segments, again.brought.events, again.brought.known) == ([], 0, 5)

@@ -114,7 +114,7 @@ class Changes:
     last: int
     """The number of the newest event that this takes into account; ask for changes after it next time."""
     arrived: float | None = None
-    """When that event arrived, by the store's clock."""
+    """When that event arrived, by the store's clock; None where that is not known."""
 
 
 def apply_changes(data: Comparisons | None, changes: Changes) -> Comparisons | None:

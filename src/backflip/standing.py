@@ -41,7 +41,7 @@ def changes(c: sa.Connection, after: int) -> Changes:
     the store, whatever is added meanwhile.
     """
     newest = c.execute(sa.select(event.c.seq, event.c.received_at).order_by(event.c.seq.desc()).limit(1)).first()
-    last, arrived = (0, None) if newest is None else (int(newest.seq), float(newest.received_at))
+    last, arrived = (0, None) if newest is None else (int(newest.seq), float(newest.received_at) or None)
     newer = sa.select(event.c.query).where(event.c.seq > after, event.c.seq <= last, _changes_d).distinct()
     touched = sorted(c.execute(newer).scalars())
     rows = c.execute(

@@ -187,7 +187,7 @@ def _answered(here: Context, given: Given, drawn: dict[int, str], surprise: floa
         choice=given.choice,
         teacher=given.teacher,
         seconds=given.seconds,
-        at=given.at,
+        at=tables.date(given.at),
         predicted_left=float(np.mean(query.p_left)) if query.p_left else None,
         surprise=surprise,
         policy_steps=query.policy_steps,

@@ -74,7 +74,8 @@ class Answered(BaseModel):
     choice: Choice
     teacher: str
     seconds: float | None
-    at: float
+    at: float | None
+    """Seconds since the epoch; None where that is not known."""
     predicted_left: float | None
     """The mean over members of P̂(left)."""
     surprise: float | None
@@ -140,7 +141,8 @@ class Summary(Copy):
     gold: Part | None
     reward: Part | None
     error_rate: Rate | None
-    last_seen: float
+    last_seen: float | None
+    """When the newest answer came; None where that is not known."""
 
 
 class Person(BaseModel):

@@ -7,7 +7,7 @@ from statistics import fmean, median
 from typing import cast
 
 from backflip.accounts import Account
-from backflip.annotators import Answer, Purpose, summaries
+from backflip.annotators import Answer, Purpose, Summary, summaries
 from backflip.browsing import Given
 from backflip.error_rates import ErrorRate
 from backflip.predictions import Outcome, decided, outcomes, reliability
@@ -22,6 +22,13 @@ PACE_SECONDS = (60, 120, 300, 600, 1800, 3600, 10800, 43200, 86400)
 PACE_BARS = 60
 """The width is the smallest that makes do with so many."""
 HOUR = 3600.0
+EARLIEST = 1e9
+"""Seconds since the epoch (2001): what is below is no date. Files of texts say 0."""
+
+
+def date(at: float) -> float | None:
+    """When an answer came; None where that is not known."""
+    return at if at >= EARLIEST else None
 
 
 def as_outcome(given: Given) -> Outcome | None:
@@ -49,10 +56,14 @@ def people(accounts: Sequence[Account], answers: Sequence[Answer], rates: Mappin
     """Everybody who answered, those with most answers first, and then those who were invited and did not yet."""
     known = {account.name: r.Account.model_validate(account) for account in accounts}
     rows = [
-        r.Person(name=row.annotator, account=known.pop(row.annotator, None), summary=r.Summary.model_validate(row))
+        r.Person(name=row.annotator, account=known.pop(row.annotator, None), summary=_summary(row))
         for row in summaries(answers, rates)
     ]
     return rows + [r.Person(name=name, account=account, summary=None) for name, account in known.items()]
+
+
+def _summary(row: Summary) -> r.Summary:
+    return r.Summary.model_validate(row).model_copy(update={"last_seen": date(row.last_seen)})
 
 
 def reliable(given: Sequence[Given], newest: int) -> r.Reliability:
@@ -66,7 +77,7 @@ def labels(given: Sequence[Given], kinds: Mapping[str, int], now: float, newest:
     """When answers came and how long they took."""
     took = [answer.seconds for answer in given if answer.seconds is not None]
     places = Counter(min(SECONDS_BARS - 1, int(2 * seconds)) for seconds in took)
-    times = [answer.at for answer in given]
+    times = [at for answer in given if (at := date(answer.at)) is not None]
     width = _pace_width(times)
     begin = math.floor(min(times) / width) if times else 0
     end = math.floor(max(times) / width) if times else -1

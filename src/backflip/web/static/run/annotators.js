@@ -44,7 +44,7 @@ export class Annotators {
       ["gold", ({ summary }, cell) => partCell(cell, summary?.gold), "number"],
       ["with r̂", ({ summary }, cell) => partCell(cell, summary?.reward), "number"],
       ["error rate", ({ summary }, cell) => rateCell(cell, summary?.error_rate, this.#assumed), "number"],
-      ["last seen", of((row) => seen(this.#now - row.last_seen))],
+      ["last seen", of((row) => (isNumber(row.last_seen) ? seen(this.#now - row.last_seen) : "–"))],
       ["access", ({ name, account }, cell) => this.office.revoking(cell, name, account)],
     ];
   }

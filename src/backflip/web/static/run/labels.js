@@ -27,7 +27,7 @@ export class Labels {
     this.paces = new Bars(charts, {
       title: "When answers came",
       hint: "Answers of all annotators, checks included.",
-      empty: "Appears with the first answers.",
+      empty: "Appears with the first answers whose date is known.",
       colour: "blue",
       from: when,
       to: (start) => when(start + this.#pace),

@@ -102,7 +102,7 @@ export class PairList {
     }
     const facts = [`pair ${pair.query}`, `step ${amount(pair.policy_steps)}`];
     if (isNumber(pair.seconds)) facts.push(`after ${pair.seconds.toFixed(1)} s`);
-    if (isNumber(this.now)) facts.push(`${duration(Math.max(0, this.now - pair.at))} ago`);
+    if (isNumber(this.now) && isNumber(pair.at)) facts.push(`${duration(Math.max(0, this.now - pair.at))} ago`);
     element("p", "hint", words, facts.join(" · "));
     if (pair.gold !== null) element("p", "gold", words, `gold: ${choiceName(pair.gold)}${pair.gold_why ? `, ${pair.gold_why}` : ""}`);
     const verb = [pair.left, pair.right].some((clip) => clip && isText(clip)) ? "read" : "watch";
