@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,21 @@ def draw_clip(run: RunDir, number: int) -> str:
     return name
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    run = RunDir.create(tmp_path / "run", {"seed": 1, "task": "hopper", "question": "Which?", "teacher": "people"})
+@contextmanager
+def desk_of(path: Path, **settings: Any) -> Iterator[Desk]:
+    given = {"seed": 1, "task": "hopper", "question": "Which?", "teacher": "people"}
+    run = RunDir.create(path, given | settings)
     app = create_app(run, run_token(run))
     with closing(app.state.context.store) as store:
         client = TestClient(app, base_url=HERE)
         client.get("/run", params={"token": run_token(run)})
         yield Desk(run, store, client)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with desk_of(tmp_path / "run") as made:
+        yield made
 
 
 # ---- pairs
@@ -372,6 +379,30 @@ def test_answers_out_of_files_that_do_not_say_when_have_no_date(desk: Desk) -> N
     desk.answer(desk.ask([0.6])[0], Choice.LEFT, "hh")
     seen = {one["name"]: one["summary"]["last_seen"] for one in desk.get("/api/annotators")["annotators"]}
     assert seen == {"ana": 1_700_000_000.0, "file": 1_700_000_000.0, "hh": None}
+
+
+def test_a_run_that_takes_turns_has_the_steps_of_its_policy_in_the_place_of_dates(tmp_path: Path) -> None:
+    with desk_of(tmp_path / "run", teacher="oracle", mode="in_turn") as desk:
+        queries = desk.ask([0.9, 0.8, 0.7, 0.6])
+        for query, step in zip(queries, (0, 300, 12_000, 60_000), strict=True):
+            desk.store.clock = lambda step=step: float(step)  # type: ignore[misc]
+            desk.answer(query, Choice.LEFT, "oracle")
+        desk.store.clock = lambda: 1_700_000_000.0
+        desk.store.relabel(
+            Preference(new_uuid(), queries[0], Choice.RIGHT, "you", None), desk.get("/api/pairs")["pairs"][-1]["uuid"]
+        )
+        labels = desk.get("/api/labels")
+        assert (labels["in_turn"], labels["last_hour"], labels["pace_seconds"]) == (True, None, 1000)
+        assert [(bar["start"], bar["count"]) for bar in labels["pace"] if bar["count"]] == [
+            (0, 1),
+            (12_000, 1),
+            (60_000, 1),
+        ]
+        assert {pair["at"] for pair in desk.get("/api/pairs")["pairs"]} == {None}, "the step of the question is there"
+        found = desk.get("/api/annotators")
+        assert found["in_turn"]
+        seen = {one["name"]: one["summary"]["last_seen"] for one in found["annotators"]}
+        assert seen == {"oracle": 60_000, "you": None}
 
 
 # ---- downloads

@@ -187,7 +187,7 @@ def _answered(here: Context, given: Given, drawn: dict[int, str], surprise: floa
         choice=given.choice,
         teacher=given.teacher,
         seconds=given.seconds,
-        at=tables.date(given.at),
+        at=None if _in_turn(here) else tables.moment(given.at, in_turn=False),
         predicted_left=float(np.mean(query.p_left)) if query.p_left else None,
         surprise=surprise,
         policy_steps=query.policy_steps,
@@ -216,13 +216,19 @@ def annotators(here: Here, since: Since = -1) -> r.Annotators | None:
     assumed = _error_rate(here)
     rates, estimating = here.estimates.rates(answers, newest, assumed)
     return r.Annotators(
-        annotators=tables.people(here.store.accounts(), answers, rates),
+        annotators=tables.people(here.store.accounts(), answers, rates, _in_turn(here)),
+        in_turn=_in_turn(here),
         alpha=alpha(answers),
         estimating=estimating,
         instruction=None if told is None else r.Instruction.model_validate(told),
         assumed=assumed,
         newest=newest,
     )
+
+
+def _in_turn(here: Context) -> bool:
+    """Whether the run takes turns: its store counts steps of the policy, so that one seed gives the same run again."""
+    return here.settings.mode == "in_turn"
 
 
 def _error_rate(here: Context) -> float:
@@ -246,7 +252,7 @@ def labels(here: Here, since: Since = -1) -> r.Labels | None:
         newest = browsing.newest_event(c)
         if newest == since:
             return None
-        return tables.labels(browsing.given(c), browsing.kinds(c), here.store.clock(), newest)
+        return tables.labels(browsing.given(c), browsing.kinds(c), here.store.clock(), newest, _in_turn(here))
 
 
 # ---- downloads

@@ -75,7 +75,7 @@ class Answered(BaseModel):
     teacher: str
     seconds: float | None
     at: float | None
-    """Seconds since the epoch; None where that is not known."""
+    """Seconds since the epoch; None where that is not known, and where a run takes turns."""
     predicted_left: float | None
     """The mean over members of P̂(left)."""
     surprise: float | None
@@ -142,7 +142,7 @@ class Summary(Copy):
     reward: Part | None
     error_rate: Rate | None
     last_seen: float | None
-    """When the newest answer came; None where that is not known."""
+    """When the newest answer came, or at which step of the policy; None where that is not known."""
 
 
 class Person(BaseModel):
@@ -165,6 +165,8 @@ class Annotators(BaseModel):
     """Everybody who was invited or answered."""
 
     annotators: list[Person]
+    in_turn: bool
+    """Whether `last_seen` is a step of the policy, and no date."""
     alpha: float | None
     """Krippendorff's, over all of them."""
     estimating: bool
@@ -207,10 +209,12 @@ class Labels(BaseModel):
     """By how long they took; the last bar holds all that took longer."""
     median_seconds: float | None
     pace: list[Bar]
-    """By when they came, in seconds since the epoch."""
+    """By when they came, in seconds since the epoch; where a run takes turns, in steps of its policy."""
     pace_seconds: float
     """Width of the bars of `pace`."""
-    last_hour: int
+    last_hour: int | None
+    """None where a run takes turns."""
+    in_turn: bool
     purposes: dict[str, int]
     """Answers that stand by why they were asked for."""
     kinds: dict[str, int]

@@ -19,16 +19,18 @@ SECONDS_BARS = 24
 """Bars of half a second for how long answers took; the last one holds all above."""
 PACE_SECONDS = (60, 120, 300, 600, 1800, 3600, 10800, 43200, 86400)
 """Widths that the bars of the pace may have."""
+PACE_STEPS = tuple(part * 10**power for power in range(1, 9) for part in (1, 2, 5))
+"""The same where a run takes turns, in steps of its policy."""
 PACE_BARS = 60
 """The width is the smallest that makes do with so many."""
 HOUR = 3600.0
 EARLIEST = 1e9
-"""Seconds since the epoch (2001): what is below is no date. Files of texts say 0."""
+"""Seconds since the epoch (2001): what is below is no date, what is above no step. Files of texts say 0."""
 
 
-def date(at: float) -> float | None:
-    """When an answer came; None where that is not known."""
-    return at if at >= EARLIEST else None
+def moment(at: float, in_turn: bool) -> float | None:
+    """When an answer came: a date, or the policy's step, by which a run that takes turns counts; None if not known."""
+    return at if in_turn == (at < EARLIEST) else None
 
 
 def as_outcome(given: Given) -> Outcome | None:
@@ -52,18 +54,20 @@ def as_answer(given: Given) -> Answer:
     )
 
 
-def people(accounts: Sequence[Account], answers: Sequence[Answer], rates: Mapping[str, ErrorRate]) -> list[r.Person]:
+def people(
+    accounts: Sequence[Account], answers: Sequence[Answer], rates: Mapping[str, ErrorRate], in_turn: bool = False
+) -> list[r.Person]:
     """Everybody who answered, those with most answers first, and then those who were invited and did not yet."""
     known = {account.name: r.Account.model_validate(account) for account in accounts}
     rows = [
-        r.Person(name=row.annotator, account=known.pop(row.annotator, None), summary=_summary(row))
+        r.Person(name=row.annotator, account=known.pop(row.annotator, None), summary=_summary(row, in_turn))
         for row in summaries(answers, rates)
     ]
     return rows + [r.Person(name=name, account=account, summary=None) for name, account in known.items()]
 
 
-def _summary(row: Summary) -> r.Summary:
-    return r.Summary.model_validate(row).model_copy(update={"last_seen": date(row.last_seen)})
+def _summary(row: Summary, in_turn: bool) -> r.Summary:
+    return r.Summary.model_validate(row).model_copy(update={"last_seen": moment(row.last_seen, in_turn)})
 
 
 def reliable(given: Sequence[Given], newest: int) -> r.Reliability:
@@ -73,12 +77,14 @@ def reliable(given: Sequence[Given], newest: int) -> r.Reliability:
     return r.Reliability(rows=rows, of=len(decided(found)), newest=newest)
 
 
-def labels(given: Sequence[Given], kinds: Mapping[str, int], now: float, newest: int) -> r.Labels:
+def labels(
+    given: Sequence[Given], kinds: Mapping[str, int], now: float, newest: int, in_turn: bool = False
+) -> r.Labels:
     """When answers came and how long they took."""
     took = [answer.seconds for answer in given if answer.seconds is not None]
     places = Counter(min(SECONDS_BARS - 1, int(2 * seconds)) for seconds in took)
-    times = [at for answer in given if (at := date(answer.at)) is not None]
-    width = _pace_width(times)
+    times = [at for answer in given if (at := moment(answer.at, in_turn)) is not None]
+    width = _pace_width(times, PACE_STEPS if in_turn else PACE_SECONDS)
     begin = math.floor(min(times) / width) if times else 0
     end = math.floor(max(times) / width) if times else -1
     came = Counter(math.floor(at / width) for at in times)
@@ -87,13 +93,14 @@ def labels(given: Sequence[Given], kinds: Mapping[str, int], now: float, newest:
         median_seconds=median(took) if took else None,
         pace=[r.Bar(start=i * width, count=came[i]) for i in range(max(begin, end - 4 * PACE_BARS), end + 1)],
         pace_seconds=width,
-        last_hour=sum(at > now - HOUR for at in times),
+        last_hour=None if in_turn else sum(at > now - HOUR for at in times),
+        in_turn=in_turn,
         purposes=Counter(answer.purpose for answer in given),
         kinds=dict(kinds),
         newest=newest,
     )
 
 
-def _pace_width(times: Sequence[float]) -> float:
+def _pace_width(times: Sequence[float], widths: Sequence[int]) -> float:
     span = max(times) - min(times) if times else 0.0
-    return next((width for width in PACE_SECONDS if span <= width * PACE_BARS), PACE_SECONDS[-1])
+    return next((width for width in widths if span <= width * PACE_BARS), widths[-1])

@@ -12,6 +12,7 @@ const AGAIN_MS = 1500; // how often to ask while error rates are being estimated
 export class Annotators {
   #newest = -1;
   #now = 0;
+  #inTurn = false; // whether the run counts steps, and no time
   #assumed = 0.1; // the error rate in the likelihood
 
   /** onpairs(name): somebody wants to see an annotator's answers. */
@@ -44,9 +45,15 @@ export class Annotators {
       ["gold", ({ summary }, cell) => partCell(cell, summary?.gold), "number"],
       ["with r̂", ({ summary }, cell) => partCell(cell, summary?.reward), "number"],
       ["error rate", ({ summary }, cell) => rateCell(cell, summary?.error_rate, this.#assumed), "number"],
-      ["last seen", of((row) => (isNumber(row.last_seen) ? seen(this.#now - row.last_seen) : "–"))],
+      ["last seen", of((row) => (isNumber(row.last_seen) ? this.#seen(row.last_seen) : "–"))],
       ["access", ({ name, account }, cell) => this.office.revoking(cell, name, account)],
     ];
+  }
+
+  #seen(at) {
+    if (this.#inTurn) return `step ${amount(at)}`;
+    const seconds = this.#now - at;
+    return seconds < 60 ? "now" : `${duration(seconds)} ago`;
   }
 
   hear({ role, now }) {
@@ -60,6 +67,7 @@ export class Annotators {
     if (!news) return;
     this.#newest = news.estimating ? -1 : news.newest;
     this.#assumed = news.assumed;
+    this.#inTurn = news.in_turn;
     this.empty.hidden = news.annotators.length > 0;
     this.table.table.hidden = news.annotators.length === 0;
     this.table.show(news.annotators.map((person) => [person.name, person]));
@@ -99,8 +107,6 @@ function splitCell(cell, summary) {
   SPLIT.forEach((kind, i) => { bar.children[i].style.flexGrow = summary[kind]; });
   return undefined;
 }
-
-const seen = (seconds) => (seconds < 60 ? "now" : `${duration(seconds)} ago`);
 
 /** "0.93 of 15", and its interval as a line. */
 function partCell(cell, part) {

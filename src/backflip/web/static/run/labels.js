@@ -13,6 +13,7 @@ const day = (at) => new Date(1000 * at).toLocaleDateString([], { day: "numeric",
 export class Labels {
   #newest = -1;
   #pace = 60;
+  #inTurn = false; // whether the run counts steps, and no time
 
   constructor(charts) {
     const tiles = byId("label-tiles");
@@ -23,7 +24,7 @@ export class Labels {
     this.unclear = new Tile(tiles, "Can’t tell");
     this.open = new Tile(tiles, "Open");
     this.aside = new Tile(tiles, "Left aside");
-    const when = (start) => (this.#pace >= 43200 ? day(start) : clock(start));
+    const when = (start) => this.#inTurn ? `step ${amount(start)}` : (this.#pace >= 43200 ? day(start) : clock(start));
     this.paces = new Bars(charts, {
       title: "When answers came",
       hint: "Answers of all annotators, checks included.",
@@ -70,11 +71,12 @@ export class Labels {
     if (!news) return;
     this.#newest = news.newest;
     this.#pace = news.pace_seconds;
-    this.hour.tell(amount(news.last_hour), "answers");
+    this.#inTurn = news.in_turn;
+    this.hour.tell(amount(news.last_hour), this.#inTurn ? "this run counts steps" : "answers");
     this.median.tell(isNumber(news.median_seconds) ? `${news.median_seconds.toFixed(1)} s` : "–", "an answer");
     const { skip = 0, flag = 0, undo = 0, exclude = 0 } = news.kinds;
     this.aside.tell(amount(skip + flag), `${skip} skipped, ${flag} flagged · ${undo + exclude} taken back`);
-    this.paces.show(news.pace, `a bar is ${duration(news.pace_seconds)}`);
+    this.paces.show(news.pace, `a bar is ${this.#inTurn ? `${amount(news.pace_seconds)} steps` : duration(news.pace_seconds)}`);
     this.times.show(news.seconds);
   }
 }
