@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Dialog, Page, Route
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from backflip.preferences import Choice
 from backflip.rundir import RunDir
@@ -230,6 +230,13 @@ def test_the_guide_comes_first_and_again_when_the_instructions_change(serve: Ser
     page.reload()
     seen_pair(page)
     assert not page.is_visible("#guide")
+
+
+def test_what_begins_the_answering_is_in_sight_on_a_phone(shared: Server, open_page: OpenPage) -> None:
+    page = open_page(shared, fresh=True, viewport={"width": 390, "height": 664}, has_touch=True, is_mobile=True)
+    page.wait_for_selector("#guide[open]")
+    expect(page.locator("#guide-start")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#guide-practice")).to_be_in_viewport(ratio=1)
 
 
 def test_without_explained_pairs_one_practises_on_a_ball_and_nothing_is_stored(
