@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,33 @@ def test_numbers_and_curves_are_those_of_the_run(visit: Callable[..., Page]) -> 
     page.click("#tab-labels")
     expect(page.locator("#label-tiles .tile >> nth=2")).to_contain_text("2.5 s")
     expect(page.locator("#given tbody tr")).to_have_count(8)
+
+
+def test_what_is_not_there_yet_is_said_as_it_is(
+    tmp_path: Path, serve_run: Callable[..., Server], open_page: Callable[..., Page]
+) -> None:
+    run = make_run(tmp_path / "run", teacher="oracle", mode="in_turn")
+    server = serve_run(run)
+    run.record(1000, {"fit/accuracy": 0.87, "ask/disagreement": 0.1, "ask/disagreement_candidates": 0.02})
+    page = open_page(server)
+    expect(page.locator("#accuracy-more")).to_have_text("on fresh pairs: none yet · 87 % held out")
+    expect(page.locator("#accuracy")).to_have_text("–")
+    empty = page.locator("#overview-charts .chart:visible .empty:visible")
+    expect(empty).to_have_text(
+        [
+            "Appears with the first r̂, or with the first true return.",
+            "Appears with the first answers to pairs that were asked since there is an r̂.",
+            "Appears with the first pairs.",
+            "Appears when the policy is measured first.",
+        ]
+    )
+    page.click("#tab-reward")
+    expect(page.locator("#panel-reward .chart:visible")).to_have_count(8)
+    assert "people" not in page.inner_text("#panel-reward"), "an oracle answers"
+    page.click("#tab-pairs")
+    expect(page.locator("#panel-pairs .empty")).to_have_text("No answers to pairs that were asked since there is an r̂.")
+    page.click("#panel-pairs >> text=newest")
+    expect(page.locator("#panel-pairs .empty")).to_have_text("No answers yet.")
 
 
 def test_tabs_go_by_keys_by_address_and_back(visit: Callable[..., Page]) -> None:

@@ -170,7 +170,7 @@ class Annotators(BaseModel):
     alpha: float | None
     """Krippendorff's, over all of them."""
     estimating: bool
-    """Whether error rates are still being estimated; ask again."""
+    """Whether the error rates from the newest answers are still to come; ask again."""
     instruction: Instruction | None
     assumed: float
     """The error rate in the likelihood where no annotator has one of their own."""

@@ -7,7 +7,7 @@ import { Office } from "./office.js";
 import { heard } from "./server.js";
 
 const SPLIT = ["left", "equal", "right", "incomparable"];
-const AGAIN_MS = 1500; // how often to ask while error rates are being estimated
+const AGAIN_MS = 1500; // how often to ask while error rates are still to come
 
 export class Annotators {
   #newest = -1;
@@ -75,7 +75,7 @@ export class Annotators {
     tell(this.notes, [
       "With self: their own pairs again, sides exchanged. With others: pairs that several answered. Gold: pairs whose answer is known. With r̂: what it had predicted.",
       `Side bias: of those that chose a side, the left. Error rate: share of answers at random, with its 95 % interval; r̂ assumes ${percent(news.assumed)}.`,
-      news.estimating ? "Error rates are being estimated …" : "",
+      news.estimating ? "Error rates from the newest answers are still to come." : "",
     ].join(" ").trim());
     this.office.show(news.instruction, news.annotators);
     if (news.estimating) setTimeout(() => this.refresh(), AGAIN_MS);

@@ -7,12 +7,13 @@ export const L2_BAND = [1.1, 1.5]; // fit adjusts ℓ2 to keep the loss ratio wi
 const plain = (value) => amount(value, 3);
 export const percent = (value) => `${Math.round(value * 100)} %`;
 const fromHalf = (_plot, low) => [Math.min(0.4, (low ?? 0.5) - 0.05), 1.02];
+export const SINCE_REWARD = "Appears with the first answers to pairs that were asked since there is an r̂.";
 const FIRST_FIT = "Appears with the first fit, once there are answers.";
 
 const AGREEMENT = {
   title: "Agreement on fresh pairs",
   hint: "Share of the newest answers that r̂ had foreseen when it asked, and what it expected to foresee. None of them was trained on.",
-  empty: "Appears once people have answered pairs that r̂ chose.",
+  empty: SINCE_REWARD,
   format: percent,
   range: fromHalf,
   series: [
@@ -22,8 +23,8 @@ const AGREEMENT = {
 };
 const ANSWERS = {
   title: "Answers",
-  hint: "Given, and wanted by the schedule.",
-  empty: "Appears with the first answers.",
+  hint: "Given; and where a schedule decides, wanted by it.",
+  empty: "Appears with the first pairs.",
   format: plain,
   series: [
     { name: "ask/labels", label: "given", colour: "blue", steps: true },
@@ -35,7 +36,7 @@ const OVERVIEW = [
   {
     title: "Return of an episode",
     hint: "r̂ on the left axis, in its own units; the true return, where there is one, on the right.",
-    empty: "Appears with the policy’s first rollout.",
+    empty: "Appears with the first r̂, or with the first true return.",
     format: plain,
     series: [
       { name: "act/predicted_return", label: "predicted", colour: "blue" },
@@ -62,7 +63,7 @@ const OVERVIEW = [
   {
     title: "Speed",
     hint: "Environment steps, or completions, per second, everything included.",
-    empty: "Appears with the policy’s first rollout.",
+    empty: "Appears when the policy is measured first.",
     format: plain,
     series: [{ name: "act/steps_per_second", label: "steps/s", colour: "blue" }],
   },
@@ -153,7 +154,7 @@ const REWARD = [
   {
     title: "Disagreement",
     hint: "Variance over members of P̂(left); the pairs asked should lie above their candidates.",
-    empty: "Appears with the first pairs that r̂ chooses.",
+    empty: "Appears with the first pairs that are asked since there is an r̂.",
     format: plain,
     series: [
       { name: "ask/disagreement", label: "asked", colour: "violet" },
@@ -170,7 +171,7 @@ const REWARD = [
   {
     title: "From answer to reward",
     hint: "Seconds from the newest answer to the r̂ that knows it.",
-    empty: FIRST_FIT,
+    rare: true,
     format: (value) => `${amount(value, 2)} s`,
     series: [{ name: "fit/answer_to_reward", label: "delay", colour: "violet" }],
   },

@@ -56,9 +56,7 @@ export class Overview {
     say("ratio-more", isNumber(ratio) ? `${where} · ${losses.map((loss) => amount(loss)).join(" / ")}` : "not fitted yet");
     const fresh = newest("ask/agreement");
     const held = newest("fit/accuracy");
-    say("accuracy", isNumber(fresh ?? held) ? percent(fresh ?? held) : "–");
-    const apart = [newest("ask/disagreement"), newest("ask/disagreement_candidates")];
-    const disagreement = isNumber(apart[0]) ? `disagreement ${amount(apart[0], 2)}, of all ${amount(apart[1], 2)}` : "of r̂ with the teacher";
-    say("accuracy-more", isNumber(fresh) ? `on fresh pairs${isNumber(held) ? ` · ${percent(held)} held out` : ""}` : disagreement);
+    say("accuracy", isNumber(fresh) ? percent(fresh) : "–");
+    say("accuracy-more", `on fresh pairs${isNumber(fresh) ? "" : ": none yet"}${isNumber(held) ? ` · ${percent(held)} held out` : ""}`);
   }
 }

@@ -9,7 +9,7 @@ import { predictionOf } from "./said.js";
 import { heard } from "./server.js";
 
 const WORST = Math.log(20); // with the 10 % error, no answer can surprise more
-const EMPTY = "No answers to pairs that r̂ chose yet.";
+const EMPTY = { surprise: "No answers to pairs that were asked since there is an r̂.", newest: "No answers yet." };
 
 export class PairList {
   #shown = []; // reels
@@ -33,7 +33,7 @@ export class PairList {
     this.about = element("span", "hint", tools);
     this.news = button(tools, "", () => this.show(1), "news");
     this.news.hidden = this.one.hidden = true;
-    this.empty = element("p", "empty card sheet", panel, EMPTY);
+    this.empty = element("p", "empty card sheet", panel);
     this.empty.hidden = true;
     this.list = element("div", "pairs", panel);
     this.pager = new Pager(panel, (page) => this.show(page));
@@ -75,6 +75,7 @@ export class PairList {
     this.list.replaceChildren();
     this.#shown = found.pairs.map((pair) => this.#card(pair));
     this.empty.hidden = found.pairs.length > 0;
+    tell(this.empty, EMPTY[this.order]);
     tell(this.about, found.total ? many(found.total, "answer") : "");
     this.pager.show(found.page, found.pages);
     if (this.list.getBoundingClientRect().top < 0) this.list.scrollIntoView({ block: "start" });

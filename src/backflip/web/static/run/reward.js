@@ -2,7 +2,7 @@
 
 import { many } from "../words.js";
 import { place } from "./bars.js";
-import { percent } from "./curves.js";
+import { SINCE_REWARD, percent } from "./curves.js";
 import { byId, element, tell } from "./elements.js";
 import { heard } from "./server.js";
 
@@ -17,7 +17,7 @@ export class Reward {
     element("h2", "", head, "Reliability");
     this.of = element("span", "key legend", head);
     const area = element("div", "area", card);
-    this.empty = element("p", "empty", area, "Appears once people have answered pairs that r̂ chose.");
+    this.empty = element("p", "empty", area, SINCE_REWARD);
     this.plot = element("div", "reliability", area);
     this.plot.setAttribute("role", "img");
     element("i", "diagonal", this.plot);
