@@ -1,5 +1,6 @@
 """What admins do through the page: inviting, instructing, and looking after answers."""
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.exceptions import StarletteDeprecationWarning
 
+from backflip.accounts import LONGEST_INSTRUCTION
 from backflip.preferences import Choice, Preference
 from backflip.rundir import RunDir
 from backflip.store import Store, new_uuid
@@ -151,6 +153,15 @@ def test_invitations_that_cannot_be_are_refused(admin: TestClient, kept: Store, 
 def test_nobody_who_was_not_invited_is_shut_out(admin: TestClient) -> None:
     reply = admin.post("/api/revoke", json={"name": "eve"})
     assert (reply.status_code, reply.json()["detail"]) == (409, "nobody called 'eve' was invited")
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_an_instruction_may_have_all_its_characters_in_any_script(admin: TestClient, escaped: bool) -> None:
+    kind = {"content-type": "application/json"}
+    for letter in ("a", "ü", "字", "😀", '"'):
+        body = json.dumps({"text": letter * LONGEST_INSTRUCTION}, ensure_ascii=escaped).encode()
+        reply = admin.post("/api/instruct", content=body, headers=kind)
+        assert (reply.status_code, reply.json().get("text")) == (200, letter * LONGEST_INSTRUCTION)
 
 
 def test_annotators_read_the_newest_instruction(admin: TestClient, app: FastAPI) -> None:

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backflip.accounts import LONGEST_INSTRUCTION
 from backflip.errors import Mendable
 from backflip.files import writing
 from backflip.rundir import RunDir, RunError
@@ -40,7 +41,8 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin",
 }
-MOST_BODY_BYTES = 16 * 1024
+MOST_BODY_BYTES = 12 * LONGEST_INSTRUCTION + 1024
+"""The longest that is sent is an instruction; JSON may have twelve bytes for a character of it."""
 COOKIE_SECONDS = 30 * 24 * 3600
 SAFE_METHODS = ("GET", "HEAD")
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
