@@ -118,15 +118,24 @@ def test_the_demo_needs_a_step_too(refused: Refused) -> None:
 
 
 def test_what_is_no_number_is_refused(refused: Refused) -> None:
-    said = refused("train", "Pendulum-v1", "--labels", "many")
-    assert "--labels" in said
-    assert "many" in said
+    said = " ".join(refused("train", "Pendulum-v1", "--labels", "many").replace("│", "").split())
+    assert "--labels: 'many' is no whole number; write it as 300000, 300_000 or 3e5" in said
+    assert "None" not in said
+
+
+@pytest.mark.parametrize("given", ["2000", "2_000", "2e3", "2.0e+3"])
+def test_a_whole_number_may_be_written_as_people_do(refused: Refused, given: str) -> None:
+    assert "steps is 2000; both must be" in sentence(refused("train", "Pendulum-v1", "--steps", given, "--labels", "0"))
+
+
+def test_a_text_task_is_among_what_is_near(refused: Refused) -> None:
+    assert sentence(refused("train", "sentimnt")) == "no task is called 'sentimnt'; did you mean sentiment?"
 
 
 def test_a_wrong_teacher_is_answered_with_the_right_ones(refused: Refused) -> None:
     said = refused("train", "Pendulum-v1", "--teacher", "parrot")
-    assert "parrot" in said
-    assert "oracle" in said
+    assert "'parrot' is none of people, judge, scripted, oracle" in " ".join(said.replace("│", "").split())
+    assert "None" not in said
 
 
 def test_an_environment_of_ones_own_is_found_in_the_current_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -25,7 +25,7 @@ from backflip.cli_page import annotators, invite, revoke, score_run, serve_run
 from backflip.errors import Mendable
 from backflip.processes import PartDied
 from backflip.rundir import RunDir
-from backflip.terminal import File, Number, Run, Unusable, ending, out
+from backflip.terminal import File, Nats, Number, Plain, Run, Share, Unusable, ending, one_of, out, some_of
 
 if TYPE_CHECKING:
     import socket
@@ -37,19 +37,14 @@ Mode = Literal["in_turn", "at_once"]
 Preset = Literal["fast", "paper"]
 Clips = Literal["poses", "sheets"]
 Log = Literal["tensorboard", "wandb", "trackio"]
-# Options whose help text says what happens without them.
-Who = tyro.conf.arg(metavar="{" + ",".join(get_args(Teacher)) + "}", help_behavior_hint="")
-How = tyro.conf.arg(metavar="{" + ",".join(get_args(Mode)) + "}", help_behavior_hint="")
-Share = tyro.conf.arg(metavar="SHARE", help_behavior_hint="")
-Which = tyro.conf.arg(metavar="{" + ",".join(get_args(Preset)) + "}", help_behavior_hint="")
-Drawn = tyro.conf.arg(metavar="{" + ",".join(get_args(Clips)) + "}", help_behavior_hint="")
-Where = tyro.conf.arg(metavar="[{" + ",".join(get_args(Log)) + "} ...]", help_behavior_hint="")
+BestOf = Literal[2, 4]
+Logs = Annotated[tuple[Log, ...] | None, Plain, some_of(Log)]
 
 
 def demo(
     run: Annotated[Path | None, File] = None,
-    port: Annotated[int | None, Number] = None,
-    steps: Annotated[int | None, Number] = None,
+    port: Number = None,
+    steps: Number = None,
     browser: bool = True,
     seed: int = 0,
 ) -> None:
@@ -73,30 +68,30 @@ def demo(
 
 def train(
     task: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None,
-    teacher: Annotated[Teacher | None, Who] = None,
-    preset: Annotated[Preset | None, Which] = None,
-    labels: Annotated[int | None, Number] = None,
-    steps: Annotated[int | None, Number] = None,
-    seed: Annotated[int | None, Number] = None,
+    teacher: Annotated[Teacher | None, Plain, one_of(Teacher)] = None,
+    preset: Annotated[Preset | None, Plain, one_of(Preset)] = None,
+    labels: Number = None,
+    steps: Number = None,
+    seed: Number = None,
     run: Annotated[Path | None, File] = None,
-    mode: Annotated[Mode | None, How] = None,
+    mode: Annotated[Mode | None, Plain, one_of(Mode)] = None,
     question: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None,
-    segment_steps: Annotated[int | None, Number] = None,
+    segment_steps: Number = None,
     store: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
-    overlap: Annotated[float | None, Share] = None,
-    repeats: Annotated[float | None, Share] = None,
-    gold: Annotated[float | None, Share] = None,
-    clips: Annotated[Clips | None, Drawn] = None,
-    best_of: Annotated[Literal[2, 4] | None, tyro.conf.arg(metavar="{2,4}", help_behavior_hint="")] = None,
+    overlap: Share = None,
+    repeats: Share = None,
+    gold: Share = None,
+    clips: Annotated[Clips | None, Plain, one_of(Clips)] = None,
+    best_of: Annotated[BestOf | None, Plain, one_of(BestOf)] = None,
     like: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
-    log: Annotated[tuple[Log, ...] | None, Where] = None,
+    log: Logs = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
     prompts: Annotated[Path | None, File] = None,
-    prompt_tokens: Annotated[int | None, Number] = None,
-    response_tokens: Annotated[int | None, Number] = None,
-    kl_target: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="")] = None,
+    prompt_tokens: Number = None,
+    response_tokens: Number = None,
+    kl_target: Nats = None,
     sampler: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
-    port: Annotated[int | None, Number] = None,
+    port: Number = None,
     browser: bool = True,
 ) -> None:
     """Train a policy, or tune a language model, on a task by somebody's choices between clips or texts.
@@ -185,11 +180,11 @@ def train(
 
 def resume(
     run: Run,
-    steps: Annotated[int | None, Number] = None,
-    labels: Annotated[int | None, Number] = None,
-    port: Annotated[int | None, Number] = None,
+    steps: Number = None,
+    labels: Number = None,
+    port: Number = None,
     browser: bool = False,
-    log: Annotated[tuple[Log, ...] | None, Where] = None,
+    log: Logs = None,
 ) -> None:
     """Go on with a run from where it stands: policy, r̂, schedule, open queries, answers.
 

@@ -23,7 +23,7 @@ Hosts = tyro.conf.arg(metavar="NAME", help_behavior_hint="")
 def serve_run(
     run: Run,
     host: str = "127.0.0.1",
-    port: Annotated[int | None, Number] = None,
+    port: Number = None,
     allow_remote: bool = False,
     allowed_host: Annotated[tuple[str, ...], Hosts] = (),
 ) -> None:
@@ -56,7 +56,7 @@ def serve_run(
 def score_run(
     run: Run,
     host: str = "127.0.0.1",
-    port: Annotated[int | None, Number] = None,
+    port: Number = None,
     allow_remote: bool = False,
     allowed_host: Annotated[tuple[str, ...], Hosts] = (),
 ) -> None:
@@ -85,7 +85,7 @@ def invite(
     run: Run,
     name: Name,
     role: Literal["label", "view", "admin"] = "label",
-    quota: Annotated[int | None, Number] = None,
+    quota: Number = None,
     address: Annotated[str | None, Text] = None,
 ) -> None:
     """Let somebody in, and print the link for them; a served page knows of it at once.

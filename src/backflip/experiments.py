@@ -1,5 +1,6 @@
 """Presets and named runs as values: after each number where it comes from."""
 
+import difflib
 from dataclasses import replace
 from typing import Any
 
@@ -171,7 +172,12 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         if teacher == PEOPLE:
             text["steps"] = PEOPLE_STEPS
         return replace(TEXT, **{"task": task, **text, **given})
-    named = find_task(task)
+    try:
+        named = find_task(task)
+    except UnknownTask as error:
+        if near := difflib.get_close_matches(task, TEXT_TASKS, n=4):
+            raise UnknownTask(f"no task is called {task!r}; did you mean {', '.join(near)}?") from error
+        raise
     told = facts(named)
     if preset is None:
         preset = "fast" if told.bounded else "paper"

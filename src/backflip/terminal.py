@@ -2,21 +2,69 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from rich.console import Console
+from tyro.constructors import PrimitiveConstructorSpec
 
 from backflip.errors import Mendable
 
-Number = tyro.conf.arg(metavar="N", help_behavior_hint="")
 File = tyro.conf.arg(metavar="PATH", help_behavior_hint="")
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 out = Console()
+
+
+def read_by(metavar: str, read: Callable[[list[str]], Any], nargs: Literal[1, "*"] = 1) -> Any:
+    """How an option is read whose default is None: left to itself, tyro offers the word None as a value, too."""
+    return PrimitiveConstructorSpec(nargs, metavar, read, lambda _: True, lambda value: [str(value)])
+
+
+def one_of(kinds: Any) -> Any:
+    """An option that is one of the words or numbers of a Literal."""
+    return read_by("{" + ",".join(map(str, get_args(kinds))) + "}", lambda words: _chosen(words[0], kinds))
+
+
+def some_of(kinds: Any) -> Any:
+    """An option that is several of the words of a Literal, or none."""
+    metavar = "[{" + ",".join(get_args(kinds)) + "} ...]"
+    return read_by(metavar, lambda words: tuple(_chosen(word, kinds) for word in words), "*")
+
+
+def _chosen(word: str, kinds: Any) -> Any:
+    known = {str(kind): kind for kind in get_args(kinds)}
+    if word not in known:
+        raise ValueError(f"{word!r} is none of {', '.join(known)}")
+    return known[word]
+
+
+def _whole(words: list[str]) -> int:
+    """A whole number, however it is written: 300000, 300_000, 3e5."""
+    with suppress(ValueError):
+        return int(words[0])
+    with suppress(ValueError):
+        number = float(words[0])
+        if number.is_integer():
+            return int(number)
+    raise ValueError(f"{words[0]!r} is no whole number; write it as 300000, 300_000 or 3e5")
+
+
+def _real(words: list[str]) -> float:
+    try:
+        return float(words[0])
+    except ValueError:
+        raise ValueError(f"{words[0]!r} is no number; write it as 0.05") from None
+
+
+Plain = tyro.conf.arg(help_behavior_hint="")
+"""An option whose help text says what happens without it."""
+Number = Annotated[int | None, Plain, read_by("N", _whole)]
+Share = Annotated[float | None, Plain, read_by("SHARE", _real)]
+Nats = Annotated[float | None, Plain, read_by("NATS", _real)]
 
 
 def visible(text: str) -> str:
