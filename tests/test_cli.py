@@ -451,6 +451,11 @@ def test_every_task_is_listed_with_its_question(capsys: pytest.CaptureFixture[st
     assert "any Gymnasium id works too" in said.lower().replace("gymnasium", "Gymnasium")
 
 
+def test_a_list_of_tasks_does_not_wait_for_pytorch() -> None:
+    program = "import sys; from backflip.cli import main; main(['tasks']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL).returncode == 0
+
+
 def test_the_doctor_finds_renderers_and_databases(capsys: pytest.CaptureFixture[str]) -> None:
     call("doctor")
     said = capsys.readouterr().out

@@ -1,4 +1,7 @@
-"""Tasks for a language model: prompts, the question that people answer, and a stand-in for their taste."""
+"""Tasks for a language model: prompts, the question that people answer, and a stand-in for their taste.
+
+Settings, and with them PyTorch, are imported when they are needed: a list of tasks should not have to wait for them.
+"""
 
 import functools
 import re
@@ -13,7 +16,6 @@ from jaxtyping import Float32
 from backflip.errors import Mendable
 from backflip.lm.corpus import openings
 from backflip.rundir import RunDir
-from backflip.settings import settings_of
 from backflip.texts import Text
 
 Gold = Callable[[Sequence[Text]], Float32[np.ndarray, " n"]]
@@ -114,6 +116,8 @@ def task_of(run: RunDir) -> TextTask:
     Raises:
         TaskError: its prompts cannot be read.
     """
+    from backflip.settings import settings_of
+
     settings = settings_of(run)
     assert settings.tune is not None
     return text_task(settings.task, prompts_of(run), settings.tune.question)
@@ -121,6 +125,8 @@ def task_of(run: RunDir) -> TextTask:
 
 def prompts_of(run: RunDir) -> str | None:
     """The file of the prompts that a run began with, its own copy where it has one; None where they are the task's."""
+    from backflip.settings import settings_of
+
     settings = settings_of(run)
     given = None if settings.tune is None else settings.tune.prompts
     kept = run.path / PROMPTS_FILE
