@@ -365,7 +365,7 @@ def test_who_may_only_look_is_offered_no_change(served: Server, visit: Callable[
 # ---- export, alarm, and all of it
 
 
-def test_what_was_answered_can_be_taken_home(visit: Callable[..., Page]) -> None:
+def test_what_was_answered_can_be_taken_home(served: Server, visit: Callable[..., Page]) -> None:
     page = visit("export")
     page.get_by_label("without names").check()
     with page.expect_download() as download:
@@ -374,7 +374,8 @@ def test_what_was_answered_can_be_taken_home(visit: Callable[..., Page]) -> None
         lines = [json.loads(line) for line in file]
     assert len(lines) >= PAIRS - 1
     assert {line["teacher"] for line in lines} <= {"annotator-1", "annotator-2", "annotator-3"}
-    expect(page.locator(".commands code").first).to_have_text("backflip export run --events answers.jsonl")
+    command = f"backflip export {served.run.path} --events answers.jsonl"
+    expect(page.locator(".commands code").first).to_have_text(command)
 
 
 def test_the_alarm_is_shown_with_its_sentence_until_it_is_off(served: Server, visit: Callable[..., Page]) -> None:

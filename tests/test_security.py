@@ -284,6 +284,11 @@ def test_the_first_page_is_that_of_ones_role(site: Site) -> None:
     assert found == {"label": "/label", "view": "/run", "admin": "/label"}
 
 
+def test_only_admins_are_told_where_the_run_lies(site: Site) -> None:
+    told = {role: site.invited(role).get("/api/run").json()["path"] for role in ("view", "admin")}
+    assert told == {"view": site.run.path.name, "admin": str(site.run.path)}
+
+
 def test_annotators_are_told_nothing_that_could_sway_them(site: Site) -> None:
     site.run.tell("act", state="training", steps=1234567, total_steps=7654321, reward_version=31)
     site.run.tell("fit", state="fitting", version=31, comparisons=99)

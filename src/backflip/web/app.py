@@ -287,6 +287,7 @@ def report(
     return m.Report(
         run=here.name,
         name=here.run.path.absolute().name,
+        path=str(here.run.path) if visitor.role == "admin" else here.run.path.absolute().name,
         settings=here.settings,
         kind="texts" if texts else "films",
         created=here.run.config.get("created", 0.0),

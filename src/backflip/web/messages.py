@@ -361,6 +361,8 @@ class Report(BaseModel):
 
     run: str
     name: str
+    path: str
+    """Where the run directory lies, from where the page is served, for commands; others than admins see its name."""
     settings: Settings
     kind: Literal["films", "texts"]
     created: float

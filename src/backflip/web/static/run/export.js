@@ -47,15 +47,15 @@ export class Exports {
     for (const [name, link] of this.links) link.href = `/api/${name}.jsonl${names}`;
   }
 
-  hear({ name }) {
-    if (name === this.#run) return;
-    this.#run = name;
+  hear({ path }) {
+    if (path === this.#run) return;
+    this.#run = path;
     this.#commands.replaceChildren();
     for (const [title, command, more] of COMMANDS) {
       const row = element("div", "command", this.#commands);
       element("h3", "", row, title);
       const line = element("div", "line", row);
-      const code = element("code", "", line, command.replace("RUN", quoted(name)));
+      const code = element("code", "", line, command.replace("RUN", quoted(path)));
       code.tabIndex = 0;
       button(line, "copy", () => copy(code), "plain");
       if (more) element("p", "hint", row, more);
