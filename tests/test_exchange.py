@@ -257,6 +257,23 @@ def test_runs_without_anything_in_common_are_put_together(
     assert content["mu"] == all_of(source)[1]["mu"] + all_of(second)[1]["mu"]
 
 
+def test_two_runs_that_an_oracle_taught_from_one_seed_are_put_together(
+    tmp_path: Path, make_segments: MakeSegments
+) -> None:
+    from backflip.teachers.oracle import Oracle
+
+    runs = [a_run(tmp_path / name) for name in ("one", "two", "one again")]
+    for run, seed in zip(runs, (1, 2, 1), strict=True):
+        with closing(run.store()) as store:
+            store.ask(store.add(make_segments(20, observation=(2,), seed=seed)).reshape(-1, 2))
+            Oracle().teach(store)
+    one, two, again = runs
+    assert bring(one, export(again, tmp_path / "again.jsonl")) == (0, 0, 0, 10), "the same run is the same answers"
+    assert bring(one, export(two, tmp_path / "two.jsonl")) == (20, 10, 10, 0)
+    with closing(one.store()) as store:
+        assert store.counts().labels == 20
+
+
 def test_of_several_things_all_come_or_none(files: dict[str, Path], tmp_path: Path) -> None:
     empty = a_run(tmp_path / "run")
     before = snapshot(empty)

@@ -1,5 +1,6 @@
 """Synthetic teachers that read the true reward: the paper's oracle, and the fallible ones of B-Pref. §3.1"""
 
+import hashlib
 import uuid
 from dataclasses import dataclass
 
@@ -106,10 +107,16 @@ class Oracle:
 
 
 def answer(store: Store, queries: list[Query], choices: list[Choice], teacher: str, seed: int) -> int:
-    """Store a synthetic teacher's choices, under names made of teacher, seed and query; return how many were new."""
+    """Store a synthetic teacher's choices, and return how many were new.
+
+    Their names are made of teacher, seed, query and what was seen in it, so that a run that is repeated gives the same
+    names, and two runs of one seed, which number their queries alike, can be put together.
+    """
+    seen = store.segments([number for query in queries for number in (query.left, query.right)]).observations
     given = 0
-    for query, choice in zip(queries, choices, strict=True):
-        name = uuid.uuid5(NAMESPACE, f"{teacher} {seed} {query.id}")
+    for i, (query, choice) in enumerate(zip(queries, choices, strict=True)):
+        content = hashlib.sha256(seen[2 * i : 2 * i + 2].tobytes()).hexdigest()
+        name = uuid.uuid5(NAMESPACE, f"{teacher} {seed} {query.id} {content}")
         given += store.answer(Preference(str(name), query.id, choice, teacher))
     return given
 
