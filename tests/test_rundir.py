@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backflip.rundir import RunDir, RunError
+from backflip.rundir import RunDir, RunError, new_path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -21,6 +21,16 @@ CONTEXT = multiprocessing.get_context("forkserver")
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "run", {"seed": 0})
+
+
+def test_runs_of_one_second_do_not_get_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [new_path("my_envs:Reach/v0") for _ in range(3)]
+    assert len({*paths}) == 3
+    for path in paths:
+        assert path.parent == Path("runs")
+        assert path.name.startswith("my_envs-Reach-v0-")
+        assert RunDir.create(path, {"seed": 0}).path == path
 
 
 def _publish(run: RunDir, kind: str, number: int, content: str | None = None, durable: bool = False) -> None:

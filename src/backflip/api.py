@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from backflip.following import followers
 from backflip.loop import ROBOTS, Parts, at_once, in_turn
 from backflip.processes import Part
 from backflip.reward import RewardEnsemble
-from backflip.rundir import RunDir, RunError
+from backflip.rundir import RunDir, RunError, new_path
 from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Mode, Settings, settings_of
 from backflip.sinks import must_be_installed
 from backflip.store import Store
@@ -116,8 +115,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
     if settings.shows_clips:
         _must_be_drawable(task)
     asked = {**settings.to_dict(), "question": settings.question or task.question}
-    name = f"{settings.task.replace('/', '-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return RunDir.create(path or Path("runs") / name, asked, command)
+    return RunDir.create(path or new_path(settings.task), asked, command)
 
 
 def _must_be_a_vector(task: Task, told: Facts) -> None:

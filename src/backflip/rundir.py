@@ -14,14 +14,16 @@ Needs neither torch nor gymnasium nor mujoco: the page runs wherever this direct
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -320,6 +322,23 @@ class RunDir:
             yield
 
 
+def new_path(task: str) -> Path:
+    """A new and empty directory in `runs/`, named after task and time; runs of the same second get different ones.
+
+    Raises:
+        CannotWrite: there cannot be one here.
+    """
+    named = Path("runs") / f"{re.sub('[/:]', '-', task)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (named.with_name(f"{named.name}-{number}") for number in itertools.count(2))
+    with writing(named):
+        named.parent.mkdir(exist_ok=True)
+        for path in itertools.chain([named], others):
+            with suppress(FileExistsError):
+                path.mkdir()
+                break
+    return path
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
@@ -371,4 +390,4 @@ def _whole(path: Path) -> bool:
         return False
 
 
-__all__ = ["Checkpoint", "DamagedFile", "RunDir", "RunError", "machine", "versions"]
+__all__ = ["Checkpoint", "DamagedFile", "RunDir", "RunError", "machine", "new_path", "versions"]

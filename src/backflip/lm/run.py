@@ -1,6 +1,5 @@
 """A language model's run: the same loop, with completions for segments. §2.2"""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from backflip.lm.tasks import PROMPTS_FILE, TaskError, text_task
 from backflip.lm.tune import ORIGINAL, Tune
 from backflip.loop import Parts
 from backflip.reward import Inputs
-from backflip.rundir import RunDir
+from backflip.rundir import RunDir, new_path
 from backflip.segments import Segments
 from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Settings
 from backflip.teachers import Teacher
@@ -94,8 +93,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         task.gold([])
     must_be_there(config.model, config.tokens)
     must_answer(config)
-    name = f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = RunDir.create(path or Path("runs") / name, {**settings.to_dict(), "question": task.question}, command)
+    run = RunDir.create(path or new_path(settings.task), {**settings.to_dict(), "question": task.question}, command)
     if config.prompts:  # kept: the file may be moved or changed while the run goes on
         lines = [prompt.replace("\n", "\\n") for prompt in prompts]
         write_whole(run.path / PROMPTS_FILE, "".join(f"{line}\n" for line in lines).encode())
