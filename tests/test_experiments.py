@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backflip.envs import TASKS, UnknownTask, find_task
-from backflip.experiments import EXPERIMENTS, FAST, PAPER, PEOPLE_STEPS, PRESETS, settings_for
+from backflip.experiments import EXPERIMENTS, FAST, PAPER, PEOPLE_STEPS, PRESETS, settings_for, with_text
 from backflip.settings import Settings
 
 
@@ -83,6 +83,13 @@ def test_people_cannot_be_told_to_answer_in_turn() -> None:
 def test_an_unknown_preset_is_answered_with_the_right_ones() -> None:
     with pytest.raises(ValueError, match="no preset is called 'quick'; there are: fast, paper"):
         settings_for("Pendulum-v1", "quick")
+
+
+def test_a_larger_model_is_saved_sooner() -> None:
+    plain = settings_for("sentiment")
+    assert with_text(plain, {"model": "smollm2"}).checkpoint_steps == 600
+    assert with_text(plain, {"model": "tiny"}).checkpoint_steps == plain.checkpoint_steps == 10_000
+    assert with_text(replace(plain, checkpoint_steps=64), {"model": "smollm2"}).checkpoint_steps == 64
 
 
 def test_an_unknown_task_is_said() -> None:

@@ -646,6 +646,48 @@ def test_a_run_can_keep_its_segments_and_answers_in_postgresql(store_url: str, t
     assert not (run.path / "run.db").exists()
 
 
+class Slow:
+    """Acts a step at a time, and then has to wait once; counts its checkpoints."""
+
+    def __init__(self, *_: Any) -> None:
+        self.policy, self.steps, self.saved = self, 0, list[int]()
+        self._waits = False
+
+    @property
+    def done(self) -> bool:
+        return self.steps == 4
+
+    def step(self, wait: bool) -> bool:
+        assert wait
+        self._waits = not self._waits
+        self.steps += self._waits
+        return self._waits
+
+    def save(self, number: int) -> None:
+        assert number == len(self.saved) + 1
+        self.saved.append(self.steps)
+
+    def load(self) -> None:
+        pass
+
+    def tell(self, state: str) -> None:
+        assert state == "finished"
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [1, 2, 3, 4, 4]), (600.0, [4])])
+def test_at_once_a_slow_policy_is_saved_by_time_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, saved: list[int]
+) -> None:
+    from threading import Event
+
+    from backflip import loop
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    slow = Slow()
+    loop.act_on(make_run(tmp_path / "run").path, loop.Parts(act=lambda *_: slow), Event())
+    assert slow.saved == saved
+
+
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -135,9 +135,11 @@ def with_text(settings: Settings, given: dict[str, Any]) -> Settings:
     if settings.tune is None:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in said)
         raise ValueError(f"{options}: only for text tasks, and {settings.task} is none; {', '.join(TEXT_TASKS)} are")
+    every = settings.checkpoint_steps
     if said.get("model") == "smollm2":  # a completion takes it a second of a core
         said = {"batch_prompts": 4, "original_samples": 64, "micro_batch": 16, **said}
-    return replace(settings, tune=replace(settings.tune, **said))
+        every = min(every, 600)  # ten minutes
+    return replace(settings, tune=replace(settings.tune, **said), checkpoint_steps=every)
 
 
 def without_question(settings: Settings) -> Settings:

@@ -8,6 +8,7 @@ The three meet only in the run directory, so the same three objects run in one p
 reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Parts:
 ROBOTS = Parts()
 IDLE_SECONDS = 0.05
 """How long a part that has nothing to do waits before it looks again."""
+CHECKPOINT_SECONDS = 600.0
+"""At once: a policy that takes longer for the steps between two checkpoints is saved this often."""
 
 
 def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts = ROBOTS) -> None:
@@ -134,12 +137,13 @@ def act_on(path: Path, parts: Parts, stop: Stop) -> None:
         act = parts.act(run, store, settings)
         act.load()
         number = run.newest_number("act") or 0
-        saved = act.policy.steps
+        saved, due = act.policy.steps, time.monotonic() + CHECKPOINT_SECONDS
         while not act.done and not stop.is_set():
             if not act.step(wait=True):
                 stop.wait(IDLE_SECONDS)
-            if act.policy.steps - saved >= settings.checkpoint_steps:
-                number, saved = number + 1, act.policy.steps
+            taken = act.policy.steps - saved
+            if taken >= settings.checkpoint_steps or (taken and time.monotonic() >= due):
+                number, saved, due = number + 1, act.policy.steps, time.monotonic() + CHECKPOINT_SECONDS
                 act.save(number)
         act.save(number + 1)
         act.tell("finished" if act.done else "stopped")

@@ -57,7 +57,8 @@ class Settings:
     calibrate_segments: int = 100
     """Newest segments that r̂ is normalised on."""
     checkpoint_steps: int = 100_000
-    """Environment steps between checkpoints; environments begin anew at each, so that a resumed run is the same run."""
+    """Environment steps between checkpoints; environments begin anew at each, so that a resumed run is the same run. At
+    once there is one every ten minutes at least."""
     evaluate_steps: int | None = None
     """Environment steps between two evaluations without exploration, by the true reward; by default there are none."""
     evaluate_episodes: int = 10
