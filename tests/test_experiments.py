@@ -85,6 +85,12 @@ def test_an_unknown_preset_is_answered_with_the_right_ones() -> None:
         settings_for("Pendulum-v1", "quick")
 
 
+def test_a_completion_of_long_ago_is_no_longer_asked_about() -> None:
+    for teacher in ("people", "judge"):
+        settings = settings_for("sentiment", teacher=teacher)
+        assert settings.ask.recent < settings.ask.stale_steps == 5_000
+
+
 def test_a_larger_model_is_saved_sooner() -> None:
     plain = settings_for("sentiment")
     assert with_text(plain, {"model": "smollm2"}).checkpoint_steps == 600

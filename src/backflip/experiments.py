@@ -100,7 +100,15 @@ TEXT = Settings(
         largest_l2=3e-2,
         l2_rate=1.01,
     ),
-    ask=AskConfig(selector="variance", initial_fraction=0.2, half_life=2e4, until=0.6, session=10, recent=1024),
+    ask=AskConfig(
+        selector="variance",
+        initial_fraction=0.2,
+        half_life=2e4,
+        until=0.6,
+        session=10,
+        recent=1024,
+        stale_steps=5_000,  # 78 batches: new pairs are made of the newest 16, and of so long ago is another policy
+    ),
     tune=TuneConfig(),
 )
 """A language model: completions are segments, a step is one of them."""
