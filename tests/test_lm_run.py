@@ -355,6 +355,25 @@ def test_a_reward_that_comes_while_completions_are_drawn_pays_them(
     assert [line["value"] for line in run.metrics()[0] if line["name"] == "act/reward_version"] == [2.0]
 
 
+def test_an_answer_reaches_the_policy_once_whatever_is_saved_meanwhile(miniature_folder: Path, tmp_path: Path) -> None:
+    from backflip.lm.tune import Tune
+    from texts_runs import with_reward
+
+    settings = _settings(miniature_folder, mode="at_once")
+    run = with_reward(settings, tmp_path / "run")
+    with closing(run.store()) as store:
+        run.tell("fit", arrived=store.clock())
+        Tune(run, store, settings).step()  # that one arrived while nobody tuned
+        tune = Tune(run, store, settings)
+        run.tell("fit", arrived=store.clock())
+        for number in (2, 3):
+            assert tune.step()
+            tune.save(number)
+    names = [line["name"] for line in run.metrics()[0]]
+    assert names.count("act/reward_version") == 3
+    assert names.count("act/answer_to_policy") == 1
+
+
 def test_a_setting_that_cannot_be_is_refused() -> None:
     from backflip.tuning import TuneConfig
 

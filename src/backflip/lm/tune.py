@@ -244,6 +244,7 @@ class Tune:
         self.paid_by: CompletionReward | None = None
         self._recorded = (0, time.perf_counter())
         self._pace = 0.0
+        self._began = store.clock()
         self.shown = Shown(store, settings)
         self._original = self._completions_of_the_original()
 
@@ -295,7 +296,7 @@ class Tune:
     def since_the_answer(self, newer: bool) -> dict[str, float]:
         """Seconds from the newest answer that r̂ was fitted to, at the first batch that it pays."""
         arrived = self.run.told("fit").get("arrived")
-        if not newer or arrived is None or self.settings.mode != "at_once":
+        if not newer or arrived is None or float(arrived) < self._began or self.settings.mode != "at_once":
             return {}
         return {"act/answer_to_policy": max(0.0, self.store.clock() - float(arrived))}
 
@@ -365,7 +366,6 @@ class Tune:
         with self.run.publishing("act", number) as directory:
             self.tuner.save(directory)
             write_whole(directory / "steps.json", json.dumps({"explored": self.policy.explored}).encode())
-        self.reward.read_again()
 
     def load(self, exactly: int | None = None) -> None:
         """Go on from the newest checkpoint, or from that of a number, if there is one."""
