@@ -244,6 +244,24 @@ def test_a_run_keeps_its_prompts(miniature_folder: Path, tmp_path: Path) -> None
     assert task_of(RunDir.open(moved)).prompts() == ["Once\nupon", "And"]
 
 
+def test_a_run_finds_its_model_from_every_folder(
+    miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip.api import start
+    from backflip.settings import settings_of
+
+    monkeypatch.chdir(miniature_folder.parent)
+    (tmp_path / "tiny").mkdir()
+    near = miniature_folder.name
+    first = start(_settings(Path(near), tune={"encoder": near}), tmp_path / "first")
+    monkeypatch.chdir(tmp_path)
+    second = start(_settings(Path("tiny")), tmp_path / "second")
+    third = start(_settings(Path("owner/name")), tmp_path / "third")
+    found = [settings_of(run).tune for run in (first, second, third)]
+    assert [tune and tune.model for tune in found] == [str(miniature_folder), "tiny", "owner/name"]
+    assert [tune and tune.encoder for tune in found] == [str(miniature_folder), None, None]
+
+
 def test_a_repeated_run_has_the_prompts_that_the_first_one_began_with(
     miniature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

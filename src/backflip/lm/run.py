@@ -1,5 +1,6 @@
 """A language model's run: the same loop, with completions for segments. §2.2"""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         ModelError: the model cannot be used.
         RunError: the directory cannot be made.
     """
-    from backflip.lm.small import must_be_there
+    from backflip.lm.small import from_everywhere, must_be_there
     from backflip.lm.vllm import must_answer
 
     config = settings.tune
@@ -92,6 +93,8 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
             raise TaskError(f"nothing stands in for people's taste in the task {task.name}; use --teacher {PEOPLE}")
         task.gold([])
     must_be_there(config.model, config.tokens)
+    encoder = config.encoder and from_everywhere(config.encoder)
+    settings = replace(settings, tune=replace(config, model=from_everywhere(config.model), encoder=encoder))
     must_answer(config)
     run = RunDir.create(path or new_path(settings.task), {**settings.to_dict(), "question": task.question}, command)
     if config.prompts:  # kept: the file may be moved or changed while the run goes on

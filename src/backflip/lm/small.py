@@ -101,6 +101,12 @@ def must_be_there(name: str, tokens: int) -> None:
     must_load(str(folder), tokens)
 
 
+def from_everywhere(name: str) -> str:
+    """A model's name, or the absolute path of its folder or file: from another folder a relative one would be lost."""
+    place = Path(name).expanduser()
+    return name if name in (*SMALL, SMOL) or not place.exists() else str(place.absolute())
+
+
 def train(shape: Shape, texts: Sequence[str], steps: int | None = None, seed: int = 0) -> Causal:
     """A Llama of a shape, trained from nothing on texts with a byte-level tokenizer that is made of them.
 
