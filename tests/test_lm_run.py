@@ -195,7 +195,7 @@ def test_what_cannot_be_is_refused_in_a_sentence_with_nothing_written(
         )
     ]
     own = tmp_path / "own.txt"
-    own.write_text("Once\\nupon\n\nAnd\n")
+    own.write_text("\ufeffOnce\\nupon\n\nAnd\n", encoding="utf-8")  # as Windows' editors begin a file
     assert text_task("own", str(own)).prompts() == ["Once\nupon", "And"]
     given = _settings(miniature_folder, "own", tune={"prompts": str(own)})
     cases.append((TaskError, "nothing stands in for people's taste", given))

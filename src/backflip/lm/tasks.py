@@ -140,7 +140,7 @@ def read_prompts(file: str) -> list[str]:
         TaskError: it cannot be read, or there is none in it.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"the prompts in {file} cannot be read ({error}); give a text file in UTF-8") from error
     found = [line.replace("\\n", "\n") for line in lines if line.strip()]
