@@ -105,3 +105,19 @@ def test_a_rule_that_goes_on_from_its_state_goes_on_as_if_it_had_not_stopped(nam
         resumed.update(kl, 64)
     assert resumed.beta == whole.beta
     assert resumed.state() == whole.state()
+
+
+@pytest.mark.parametrize("name", ["ziegler", "budget"])
+def test_a_kl_that_is_no_number_is_refused_and_leaves_the_price_as_it_was(name: str) -> None:
+    rule = controller(name, 0.2, 3.0, 500)
+    with pytest.raises(FloatingPointError, match="KL is nan"):
+        rule.update(math.nan, 64)
+    assert rule.beta == 0.2
+    rule.update(math.inf, 64)
+    assert 0.2 < rule.beta < math.inf
+
+
+@pytest.mark.parametrize(("beta", "target"), [(math.nan, 6.0), (0.1, math.nan), (0.1, 0.0), (math.inf, 6.0)])
+def test_a_budget_without_a_price_or_a_target_is_refused(beta: float, target: float) -> None:
+    with pytest.raises(ValueError, match="both are numbers above 0"):
+        Budget(beta, target)

@@ -79,7 +79,7 @@ class Ziegler(Fixed):
 
     def update(self, kl: float, completions: int) -> None:
         """Move β a little towards the target."""
-        error = min(max(kl / self.target - 1, -CLIP), CLIP)
+        error = min(max(_number(kl) / self.target - 1, -CLIP), CLIP)
         self.beta = _bounded(self.beta * (1 + error * completions / self.horizon))
 
 
@@ -104,11 +104,15 @@ class Budget(Fixed):
     level: float | None = None
     """log β without the proportional part."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < math.inf or not 0 < self.target < math.inf:
+            raise ValueError(f"beta is {self.beta} and the target {self.target} nats; both are numbers above 0")
+
     def update(self, kl: float, completions: int) -> None:
         """Move β by where KL is and where it has been; far below the target it only falls slowly, KL has to grow."""
         del completions  # a batch is a step, whatever its size
         level = math.log(self.beta) if self.level is None else self.level
-        error = math.log(max(kl, 1e-3 * self.target) / self.target)
+        error = math.log(max(_number(kl), 1e-3 * self.target) / self.target)
         error = min(max(error, -self.largest_shortfall), self.largest_error)
         self.smooth = self.smoothing * self.smooth + (1 - self.smoothing) * error
         self.level = math.log(_bounded(math.exp(level + self.integral_gain * self.smooth)))
@@ -131,6 +135,17 @@ def controller(name: str, beta: float, target: float, horizon: int) -> Controlle
     if name == "ziegler":
         return Ziegler(beta, target, horizon)
     return Budget(beta, target)
+
+
+def _number(kl: float) -> float:
+    """A KL, if it is one.
+
+    Raises:
+        FloatingPointError: it is no number, and β would be none from then on.
+    """
+    if math.isnan(kl):
+        raise FloatingPointError("KL is nan, so that nothing says how β should move: a model's numbers are not finite")
+    return kl
 
 
 def _bounded(beta: float) -> float:
