@@ -114,6 +114,22 @@ def test_an_encoder_reads_what_a_policy_could_have_written(miniature: Any, minia
     assert np.abs(bare - one).max() > 0.01
 
 
+def test_an_encoder_whose_tokenizer_knows_no_padding_reads_several_texts_as_one(
+    miniature: Any, miniature_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(miniature_folder, tmp_path / "bare")
+    miniature.tokenizer.pad_token = None
+    miniature.tokenizer.save_pretrained(tmp_path / "bare")
+    bare, plain = (_reader(miniature, encoder=str(folder)) for folder in (tmp_path / "bare", miniature_folder))
+    assert bare.read(TEXTS).observations == pytest.approx(plain.read(TEXTS).observations, abs=1e-5)
+    miniature.tokenizer.eos_token = None
+    miniature.tokenizer.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ModelError, match="has no token to fill up with; set its pad_token and save it again"):
+        _reader(miniature, encoder=str(tmp_path / "bare"))
+
+
 def test_another_model_of_the_same_shape_is_refused(miniature: Any, miniature_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "run" / "original.safetensors"
     file.parent.mkdir()

@@ -219,6 +219,10 @@ def load_encoder(source: str) -> tuple[Any, Any]:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except Exception as error:
         raise ModelError(f"{source} cannot be loaded as a text encoder ({_first_line(error)})") from error
+    if tokenizer.pad_token is None:  # any token will do: what is filled up is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(f"the tokenizer of {source} has no token to fill up with; set its pad_token and save it again")
     model.eval()
     return model, tokenizer
 
