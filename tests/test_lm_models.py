@@ -71,6 +71,40 @@ def test_a_model_that_does_not_continue_texts_is_refused(miniature_folder: Path,
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # of Mamba's slow way
+def test_a_model_that_keeps_a_state_instead_of_what_it_attends_to_is_refused(
+    miniature_folder: Path, tmp_path: Path
+) -> None:
+    config = transformers.MambaConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1)
+    shutil.copytree(miniature_folder, tmp_path / "mamba")
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
+    with pytest.raises(ModelError, match=r"cannot be sampled from token by token .*model of Mamba's kind") as caught:
+        load(str(tmp_path / "mamba"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom"])
+def test_a_model_of_another_kind_that_attends_is_taken(miniature_folder: Path, tmp_path: Path, kind: str) -> None:
+    configs: dict[str, Any] = {"gpt2": transformers.GPT2Config, "bloom": transformers.BloomConfig}
+    config = configs[kind](vocab_size=300, hidden_size=8, n_layer=1, n_head=2)
+    shutil.copytree(miniature_folder, tmp_path / kind)
+    auto: Any = transformers.AutoModelForCausalLM
+    auto.from_config(config).save_pretrained(tmp_path / kind)
+    load(str(tmp_path / kind))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_adapters_alone_are_no_model(miniature: Any, miniature_folder: Path, tmp_path: Path, whole: bool) -> None:
+    if whole:
+        shutil.copytree(miniature_folder, tmp_path, dirs_exist_ok=True)
+    adapted(miniature.model, 2).save_pretrained(tmp_path)
+    miniature.tokenizer.save_pretrained(tmp_path)
+    for refused in (load, must_load):
+        with pytest.raises(ModelError, match="holds adapters; merge them into their model") as caught:
+            refused(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
 def test_weights_that_do_not_fit_their_configuration_are_not_called_too_large(
     miniature_folder: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from backflip.errors import Mendable
+from backflip.lm.sampling import Cached
 from backflip.segments import Array
 
 LARGE = 50_000_000
@@ -108,6 +109,11 @@ def load(source: str) -> Causal:
     model = _plain(model, transformers)
     if not _is_causal(model):
         raise ModelError(f"{source} is no causal language model: what it says of a token depends on those behind it")
+    if not _steps(model):
+        raise ModelError(
+            f"{source} cannot be sampled from token by token as transformers' models that attend to keys and values "
+            f"can (it is a {model.config.model_type}); a model of Mamba's kind, say, cannot be tuned here"
+        )
     return Causal(model, tokenizer, source)
 
 
@@ -147,6 +153,8 @@ def must_reach(most: int | None, tokens: int, source: str) -> None:
 def _place(source: str) -> tuple[str, dict[str, str]]:
     """Where transformers is to look, and what to tell it beside."""
     path = Path(source).expanduser()
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(f"{source} holds adapters; merge them into their model (merge_and_unload) and save that")
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), {"gguf_file": path.name}
     if path.exists():
@@ -181,6 +189,20 @@ def _is_causal(model: Any) -> bool:
     """Whether another last token leaves what is said of those before it as it was."""
     first, second = model(torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1]])).logits[:, :-1]
     return bool((first - second).abs().max() <= BY_ROUNDING * first.abs().max())
+
+
+@torch.no_grad()
+def _steps(model: Any) -> bool:
+    """Whether it says the same of a text token by token, behind padding, as of the whole."""
+    begun, mask = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    cached = Cached(model)
+    try:
+        cached.begin(begun, mask, 1, 2)
+        stepped = cached.step(torch.tensor([[2], [0]]))
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):  # it knows no such cache
+        return False
+    whole = torch.cat([model(torch.tensor(text)).logits[:, -1] for text in ([[1, 2]], [[1, 2, 0]])])
+    return bool((stepped - whole).abs().max() <= BY_ROUNDING * whole.abs().max())
 
 
 @contextlib.contextmanager
