@@ -85,6 +85,25 @@ def test_a_text_is_worth_the_same_with_its_end_and_without(scorer: "Scorer") -> 
     assert without == pytest.approx(padded, abs=1e-6)
 
 
+def test_completions_that_are_not_read_to_their_end_are_said_once(
+    run: "RunDir", caplog: pytest.LogCaptureFixture
+) -> None:
+    from backflip.lm.score import Scorer
+    from backflip.lm.small import END
+    from backflip.texts import Text
+
+    scorer = Scorer(run)
+    longest = len(scorer._reader.original.tokens(" warm" * 30))
+    scorer([Text(PROMPT, " warm."), Text(PROMPT, " w." + 20 * END)])
+    assert not caplog.records
+    for _ in range(2):
+        scorer([Text(PROMPT, " warm."), Text(PROMPT, " warm" * 30)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"1 of 2 completions have more than 8 tokens, the longest {longest}: only their first 8 are scored, as many as "
+        "the run's own have; let the trainer make no longer ones"
+    ]
+
+
 def test_openrlhf_s_request_is_answered_in_its_order(client: TestClient) -> None:
     reply = client.post(f"/score?token={TOKEN}", json=asked(" warm.", " cold and wet.", " warm."))
     assert reply.status_code == 200

@@ -117,16 +117,31 @@ class Reader:
         mask = torch.zeros(len(texts), c.response_tokens)
         for row, text in enumerate(texts):
             found = self._tokens(text)
-            if source.end in found:
-                found = found[: found.index(source.end)]
             if found:
                 responses[row, : len(found)] = torch.tensor(found)
             mask[row, : min(len(found) + 1, c.response_tokens)] = 1
         return Batch(tokens, prompt_mask, responses, mask)
 
+    def unread(self, texts: Sequence[Text]) -> str | None:
+        """A sentence about the completions that are too long to be read whole; None where there are none."""
+        most = self.config.response_tokens
+        lengths = [len(self._whole(text)) for text in texts]
+        longer = sum(length > most for length in lengths)
+        if not longer:
+            return None
+        return (
+            f"{longer:,} of {len(texts):,} completions have more than {most} tokens, the longest {max(lengths)}: only "
+            f"their first {most} are scored, as many as the run's own have; let the trainer make no longer ones"
+        )
+
     def _tokens(self, text: Text) -> list[int]:
         """The tokens of a completion that are read."""
-        return self.original.tokens_after(text.prompt, text.completion)[: self.config.response_tokens]
+        return self._whole(text)[: self.config.response_tokens]
+
+    def _whole(self, text: Text) -> list[int]:
+        """The tokens of a completion up to the first that ends it."""
+        found, end = self.original.tokens_after(text.prompt, text.completion), self.original.end
+        return found[: found.index(end)] if end in found else found
 
 
 def joined(parts: Sequence[Read]) -> Read:

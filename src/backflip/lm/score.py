@@ -1,5 +1,6 @@
 """r̂ of a run as a service: other trainers send texts, and get what the newest r̂ gives for them."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -28,6 +29,8 @@ from backflip.texts import Text
 from backflip.web.limits import Guesses, Pace
 from backflip.web.roles import NotAllowed, guarded, needs
 from backflip.web.security import Gate, Hosts, Keys, fingerprint, not_valid
+
+_log = logging.getLogger(__name__)
 
 MOST_TEXTS = 4096
 """Texts of one request."""
@@ -81,6 +84,7 @@ class Scorer:
         self._reader = Reader(causal, config)
         self._paid_by: CompletionReward | None = None
         self._lock = threading.Lock()
+        self._said = False
 
     def __call__(self, texts: Sequence[Text]) -> Scores:
         """What the newest r̂ gives for texts.
@@ -93,6 +97,9 @@ class Scorer:
             if not texts:
                 nothing = np.zeros(0, np.float32)
                 return Scores(nothing, nothing, self._published.version)
+            if not self._said and (unread := self._reader.unread(texts)):
+                self._said = True
+                _log.warning(unread)
             read = self._reader.read(texts)
             members = paid_by.members(read)
             return Scores(paid_by(read), members.std(0).astype(np.float32), self._published.version)
