@@ -427,6 +427,14 @@ def test_all_events_can_be_downloaded_however_many_are_read_at_a_time(
     assert [line["teacher"] for line in nameless] == ["annotator-1"] * 4 + ["annotator-2"]
 
 
+def test_a_download_is_sent_many_lines_at_a_time() -> None:
+    lines = [f"é {i}\n" for i in range(20_000)]
+    parts = list(run_api.in_parts(iter(lines)))
+    assert b"".join(parts).decode() == "".join(lines)
+    assert [2**16 <= len(part) < 2**16 + 10 for part in parts] == [True, True, False]
+    assert b"".join(run_api.in_parts(iter([]))) == b""
+
+
 def test_people_without_names_are_called_the_same_here_and_by_the_command_line(desk: Desk) -> None:
     queries = desk.ask([0.9, 0.8, 0.7])
     desk.store.skip(new_uuid(), queries[0], "cas")

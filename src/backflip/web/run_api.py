@@ -30,6 +30,8 @@ CLIPS_ON_PAGE = 24
 PAIRS_ON_PAGE = 12
 EVENTS_AT_ONCE = 500
 """Events that a download reads at a time."""
+PART_BYTES = 2**16
+"""A download is sent in parts of about so many."""
 
 Item = TypeVar("Item")
 ClipOrder = Literal["highest", "lowest", "disagreed", "newest", "flagged"]
@@ -304,4 +306,17 @@ def _preference(given: Given) -> dict[str, Any]:
 def _download(here: Context, what: str, told: Iterator[Record], called: dict[str, str]) -> StreamingResponse:
     disposition = f'attachment; filename="{here.name}-{what}.jsonl"'
     lines = (json.dumps(records.nameless(record, called), ensure_ascii=False) + "\n" for record in told)
-    return StreamingResponse(lines, media_type="application/jsonl", headers={"content-disposition": disposition})
+    return StreamingResponse(
+        in_parts(lines), media_type="application/jsonl", headers={"content-disposition": disposition}
+    )
+
+
+def in_parts(lines: Iterator[str]) -> Iterator[bytes]:
+    """The lines, many at a time: the server hops to a thread for each part."""
+    part = bytearray()
+    for line in lines:
+        part += line.encode()
+        if len(part) >= PART_BYTES:
+            yield bytes(part)
+            part.clear()
+    yield bytes(part)
