@@ -376,6 +376,39 @@ def test_two_people_in_one_browser_keep_their_answers_apart(tmp_path: Path, open
         server.stop()
 
 
+def test_a_page_whose_browser_has_another_link_now_says_so_and_answers_for_nobody_else(
+    tmp_path: Path, serve_run: Callable[..., Server], open_page: Callable[..., Page]
+) -> None:
+    run = make_run(tmp_path / "run")
+    with closing(run.store()) as store:
+        tokens = [store.invite(name) for name in ("änna", "bob")]
+    server = serve_run(run, lambda: add_pairs(run, 12))
+    hers, his = (f"http://127.0.0.1:{server.port}/label?token={token}" for token in tokens)
+    page = open_page("about:blank", expected="403")
+    for name in ("%C3%A4nna", "bob"):
+        read_the_guide(page.context, run, name=name)
+    page.goto(hers)
+    seen_pair(page)
+    wait_ready(page)
+    other = open_page(his, context=page.context, expected="403")
+    seen_pair(other)
+    for _ in range(4):  # those that are on the screen or ready
+        seen_pair(page)
+        page.keyboard.press("ArrowLeft")
+    wait_for_text(page, "#notice-title", "This page needs its link again")
+    wait_for_text(page, "#notice-text", "Another link was opened in this browser")
+    wait_for_text(page, "#saved", "link needed · 4 waiting")
+    assert choices(run) == {}, "neither hers nor his"
+    other.keyboard.press("ArrowRight")
+    wait_until(lambda: len(choices(run)) == 1)
+    again = open_page(hers, context=page.context)
+    wait_until(lambda: len(choices(run)) == 5)
+    wait_saved(page)
+    seen_pair(again)
+    with closing(run.store()) as store:
+        assert sorted(p.teacher for p, _ in store.preferences()) == ["bob"] + 4 * ["änna"]
+
+
 @pytest.mark.slow
 def test_no_answer_is_lost_or_doubled_when_the_server_dies(
     serve: Callable[..., Server], open_page: Callable[..., Page]

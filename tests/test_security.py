@@ -524,6 +524,17 @@ def test_other_methods_change_nothing(insider: TestClient) -> None:
             assert insider.request(method, path, content=b"{}", headers=kind).status_code == 405
 
 
+def test_nothing_is_done_for_a_page_that_another_link_had_opened(insider: TestClient) -> None:
+    for address in ADDRESSES:
+        assert (address, insider.get(address, headers={"x-backflip-you": "you"}).status_code != 403) == (address, True)
+        insider.headers["x-backflip-you"] = "%C3%A4nna"
+        reply = ask(insider, address)
+        assert (address, reply.status_code) == (address, 403)
+        assert reply.text.startswith("Another link was opened in this browser meanwhile.")
+        assert protected(reply)
+        del insider.headers["x-backflip-you"]
+
+
 def test_what_a_plain_form_can_send_is_refused(insider: TestClient) -> None:
     for path in CHANGES:
         assert insider.post(path, data={"uuid": new_uuid()}).status_code == 415

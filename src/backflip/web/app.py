@@ -297,6 +297,7 @@ def report(
         position=position,
         mark=here.run.metrics_mark(position),
         reset=reset,
+        you=visitor.annotator,
         role=visitor.role,
         given=[_given(*pair) for pair in reversed(here.store.preferences(newest=NEWEST_GIVEN))],
     )

@@ -373,6 +373,7 @@ class Report(BaseModel):
     mark: str
     reset: bool
     """The measurements were cut back since: forget what was drawn, this is all there is."""
+    you: str
     role: Role
     """What whoever looks at the page may do."""
     given: list[Given]

@@ -15,7 +15,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
@@ -57,6 +57,10 @@ UNKNOWN_VISITOR = (
 WRONG_LINK = (
     "The token in this link opens nothing here, or not any more. Use the link that backflip printed when it started "
     "the page, or the one you were invited with, whole, to its last character.\n"
+)
+ANOTHER_LINK = (
+    "Another link was opened in this browser meanwhile. To go on as before, open your own link again; to go on as "
+    "whoever the other is for, reload this page.\n"
 )
 TOO_MANY_TOKENS = "Too many wrong tokens came from your address. Wait a minute, then use your link again.\n"
 TOO_MANY_CHANGES = "That was quicker than answers are taken; send it again in a moment.\n"
@@ -204,8 +208,8 @@ class Gate:
             session = _refused_origin(request, self.hosts) or await self._visitor(request)
         except StoreError as error:
             session = _unusable(error)
-        refusal = session if isinstance(session, Response) else None
-        if isinstance(session, Session) and request.method not in SAFE_METHODS:
+        refusal = session if isinstance(session, Response) else _somebody_else(request, session)
+        if refusal is None and isinstance(session, Session) and request.method not in SAFE_METHODS:
             receive, refusal = await _whole_body(request, self.most_body_bytes)
             refusal = refusal or self._too_quick(session)
         if refusal is not None:
@@ -287,6 +291,12 @@ def _unusable(error: StoreError) -> Response:
     """503 where the store cannot say who is asking: pages try again."""
     _log.error("%s", error)
     return PlainTextResponse(f"{error}\n", 503, {"retry-after": str(RETRY_SECONDS)})
+
+
+def _somebody_else(request: Request, session: Session) -> Response | None:
+    """Refuse a page that somebody else's link had opened: a browser has one cookie for all its tabs."""
+    page = request.headers.get("x-backflip-you")
+    return None if page is None or unquote(page) == session.annotator else PlainTextResponse(ANOTHER_LINK, 403)
 
 
 def _refused_origin(request: Request, hosts: Hosts) -> Response | None:

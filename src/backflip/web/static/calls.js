@@ -19,12 +19,20 @@ export class Later extends Error {
   }
 }
 
+let page; // whose it is
+
+/** From now on every request says whose page this is: another link may be opened in the same browser. */
+export function callAs(name) {
+  page = encodeURIComponent(name);
+}
+
 /** Ask the server; throws Refused for a 4xx, Later where it says so; any other error means "try again" as well. */
 export async function call(path, body) {
-  const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" };
+  const asking = { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store", headers: {} };
+  if (page !== undefined) asking.headers["x-backflip-you"] = page;
   if (body !== undefined) {
     asking.method = "POST";
-    asking.headers = { "content-type": "application/json" };
+    asking.headers["content-type"] = "application/json";
     asking.body = JSON.stringify(body);
   }
   const response = await fetch(path, asking);

@@ -1,6 +1,6 @@
 // The labelling page: one pair at a time, one key an answer, the next pair on the screen with the key.
 
-import { Later, call, sleep } from "./calls.js";
+import { Later, call, callAs, sleep } from "./calls.js";
 import { NotYet } from "./clips.js";
 import { Guide } from "./guide.js";
 import { Keys } from "./keys.js";
@@ -28,6 +28,7 @@ const $ = (id) => document.getElementById(id);
 class Page {
   constructor(first) {
     this.shelf = shelfOf(first);
+    callAs(first.you.name);
     this.history = this.shelf.read("history", []); // {uuid, choice (or skip, flag), pair}, newest last
     this.current = null; // the pair on the screen
     this.previous = null; // the one before, still decoded, for a quick undo

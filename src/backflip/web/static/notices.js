@@ -14,7 +14,8 @@ export function overWords({ now: { run } }, waiting) {
 
 export function lostWords(error) {
   if (isLockedOut(error)) {
-    return ["This page needs its link again", "Open the link that backflip printed, or the one you were invited with. Answers that were not sent yet are kept in this browser."];
+    const why = error.status === 403 ? error.message : "Open the link that backflip printed, or the one you were invited with.";
+    return ["This page needs its link again", `${why} Answers that were not sent yet are kept in this browser.`];
   }
   if (error instanceof Later) return ["One moment", "The server has much to do just now. The page goes on by itself; answers that were not sent yet are kept in this browser."];
   if (error instanceof NotYet) return ["One moment", "This browser cannot draw the clips itself (WebGL is off or missing), so the run draws them. The page goes on by itself."];

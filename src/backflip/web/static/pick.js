@@ -1,6 +1,6 @@
 // Four completions of one prompt: one key picks the best, and the next four are on the screen with it.
 
-import { Refused, call, sleep } from "./calls.js";
+import { Refused, call, callAs, sleep } from "./calls.js";
 import { enoughWords, overWords } from "./notices.js";
 import { Outbox, shelfOf, uuid } from "./queue.js";
 import { measured, write } from "./texts.js";
@@ -17,6 +17,7 @@ const $ = (id) => document.getElementById(id);
 class Page {
   constructor(first) {
     this.news = first;
+    callAs(first.you.name);
     this.current = null; // the four on the screen
     this.next = null; // those after them
     this.skipped = new Set(); // a segment of each four

@@ -1,6 +1,6 @@
 // The run page: what act, ask and fit are doing, and what people said; it asks only for what is new.
 
-import { Refused, call, sleep } from "../calls.js";
+import { Refused, call, callAs, sleep } from "../calls.js";
 import { OVER, QUIET_SECONDS, duration, isNumber } from "../words.js";
 import { Annotators } from "./annotators.js";
 import { Curves } from "./curves.js";
@@ -70,9 +70,10 @@ class Page {
       if (!this.#live) await new Promise((resolve) => { this.#awake = resolve; });
       try {
         const report = await call(`/api/run?since=${this.position}&mark=${this.mark}`);
+        callAs(report.you);
         if (this.#live) this.#hear(report);
       } catch (error) {
-        const locked = error instanceof Refused && error.status === 401;
+        const locked = error instanceof Refused && [401, 403].includes(error.status);
         this.#tellState(locked ? "link needed" : "offline", "bad");
       }
       await sleep(POLL_MS);
