@@ -23,6 +23,7 @@ from backflip.cli_keep import backup, send_metrics
 from backflip.cli_look import doctor, evaluate_run, fetch, make_ready, tasks
 from backflip.cli_page import annotators, invite, revoke, score_run, serve_run
 from backflip.errors import Mendable
+from backflip.files import CannotWrite
 from backflip.processes import PartDied
 from backflip.rundir import RunDir
 from backflip.terminal import File, Nats, Number, Plain, Run, Share, Unusable, ending, one_of, out, some_of
@@ -201,7 +202,7 @@ def resume(
 
     directory = RunDir.open(run)
     settings = settings_of(directory)
-    with directory.owned():
+    with suppress(CannotWrite), directory.owned():
         pass  # a run that is being trained is refused before a link to a page is printed that will not be
     if log is not None:
         settings = replace(settings, log=log)
