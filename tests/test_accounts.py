@@ -3,8 +3,11 @@
 import pytest
 import sqlalchemy as sa
 
+from backflip.accounts import OF_TEACHERS
 from backflip.schema import annotator
+from backflip.settings import JUDGE, PEOPLE, SCRIPTED
 from backflip.store import Account, Store, StoreError
+from backflip.teachers.oracle import FALLIBLE
 
 
 def test_a_token_opens_its_account_until_it_is_revoked_or_replaced(store: Store) -> None:
@@ -66,3 +69,7 @@ def test_nobody_is_invited_by_the_name_of_a_teacher_that_is_a_program(store: Sto
         with pytest.raises(StoreError, match="the name of a teacher that is a program; choose another name"):
             store.invite(name)
     assert store.accounts() == []
+
+
+def test_the_names_of_programs_are_those_of_all_teachers() -> None:
+    assert {PEOPLE, SCRIPTED, JUDGE, *FALLIBLE} == OF_TEACHERS

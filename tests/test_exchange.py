@@ -20,11 +20,9 @@ from backflip.records import Record, events
 from backflip.rundir import RunDir
 from backflip.schema import REPEAT
 from backflip.segments import Segments
-from backflip.settings import JUDGE, SCRIPTED
 from backflip.showings import Showing
 from backflip.store import Store, new_uuid
 from backflip.stored_segments import numbers
-from backflip.teachers.oracle import FALLIBLE, PROGRAMS
 
 MakeSegments = Callable[..., Segments]
 Imported = tuple[int, int, int, int]
@@ -388,10 +386,6 @@ def test_names_can_be_left_out(tmp_path: Path, make_segments: MakeSegments, kind
     bring(empty, path)
     with closing(empty.store()) as store:
         assert {given.teacher for given, _ in store.preferences()} == {"annotator-1", "oracle"}
-
-
-def test_programs_keep_their_names() -> None:
-    assert {SCRIPTED, JUDGE, *FALLIBLE} == PROGRAMS
 
 
 # ---- somebody's own clips

@@ -15,7 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from backflip import stored_segments
-from backflip.accounts import LONGEST_INSTRUCTION
+from backflip.accounts import LONGEST_INSTRUCTION, OF_TEACHERS
 from backflip.answers import stands
 from backflip.database import StoreError, serialise_events, storable
 from backflip.preferences import Choice
@@ -39,7 +39,6 @@ from backflip.schema import (
     instruction,
     query,
 )
-from backflip.teachers.oracle import PROGRAMS
 
 Record = dict[str, Any]
 """Of an event; under `query` lies the record of its query, whose `left` and `right` say which segments."""
@@ -106,7 +105,7 @@ def _record(table: sa.Table, row: Any) -> Record:
 def called(c: sa.Connection) -> dict[str, str]:
     """What people are called where their names are left out: annotator-1, annotator-2 ... as they first answered."""
     first_answer = sa.func.min(sa.case((event.c.kind.in_(CHOICES), event.c.seq), else_=LARGEST_NUMBER))
-    people = sa.select(event.c.teacher).where(event.c.teacher.not_in(PROGRAMS)).group_by(event.c.teacher)
+    people = sa.select(event.c.teacher).where(event.c.teacher.not_in(OF_TEACHERS)).group_by(event.c.teacher)
     names = c.execute(people.order_by(first_answer, sa.func.min(event.c.seq))).scalars()
     return {name: f"{NAMELESS}{i}" for i, name in enumerate(names, 1)}
 

@@ -54,8 +54,6 @@ FALLIBLE: dict[str, Fallibility] = {
     "equal": Fallibility(equal=0.1),
 }
 """B-Pref's teachers with its values (its README)."""
-PROGRAMS = frozenset({"scripted", "judge", *FALLIBLE})
-"""The names under which programs answer; whoever has another is somebody, whose name may have to be left out."""
 
 
 class Oracle:
