@@ -137,3 +137,63 @@ def test_a_completion_whose_beginning_makes_one_token_with_the_prompts_end_is_re
     begun = miniature.tokens("wa")
     assert miniature.tokens("was")[: len(begun)] != begun
     assert miniature.tokens_after("wa", "s long") == miniature.tokens("s long")
+
+
+TURN = "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}\n{% endfor %}<me>"
+
+
+def test_a_prompt_is_a_users_turn_where_that_is_wanted_and_people_see_it_bare(miniature: Any) -> None:
+    from backflip.lm.prompts import read_of
+    from backflip.lm.tune import Tuner
+    from backflip.tuning import TuneConfig
+
+    miniature.tokenizer.chat_template = TURN
+    tuner = Tuner(miniature, TuneConfig(prompt_tokens=4, response_tokens=6, chat=True))
+    sampled = tuner.sample(["This", LONG], 4, (0,))
+    assert sampled.texts[0].prompt == "This"
+    assert LONG.endswith(sampled.texts[4].prompt)
+    assert len(miniature.tokens(sampled.texts[4].prompt)) == 4
+    for text, row, mask in zip(
+        sampled.texts, sampled.batch.prompts.tolist(), sampled.batch.prompt_mask.tolist(), strict=True
+    ):
+        read = [token for token, there in zip(row, mask, strict=True) if there]
+        assert miniature.decoded(read) == f"<user> {text.prompt}\n<me>"
+    again = tuner.reader.batch(sampled.texts)
+    assert again.prompts.tolist() == sampled.batch.prompts.tolist()
+    assert read_of(miniature, "", 4, chat=True) == miniature.tokens("<user> \n<me>")
+
+
+def test_a_turn_takes_its_share_of_what_a_model_reads_and_needs_a_template(
+    miniature: Any, miniature_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from backflip.api import start
+    from backflip.lm.models import ModelError
+    from backflip.lm.tune import Tune
+
+    with pytest.raises(ModelError, match="has no chat template; leave --chat out"):
+        start(settings(miniature_folder, chat=True), tmp_path / "run")
+    with pytest.raises(ModelError, match="has no chat template; leave --chat out"):
+        start(settings(Path("tiny"), chat=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(miniature_folder, tmp_path / "chatty")
+    miniature.tokenizer.chat_template = TURN
+    miniature.tokenizer.save_pretrained(tmp_path / "chatty")
+    made = settings(tmp_path / "chatty", chat=True, prompt_tokens=500)
+    run = start(made, tmp_path / "run")
+    with closing(run.store()) as store, pytest.raises(ModelError, match="reads 512 tokens at most"):
+        Tune(run, store, made)
+
+
+def test_a_repeated_run_goes_on_with_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from backflip import cli
+    from backflip.rundir import RunDir
+
+    made: list[Any] = []
+    monkeypatch.setattr(cli, "_train", lambda settings, run, port, browser: made.append(settings))
+    cli.main(["train", "sentiment", "--chat"])
+    cli.main(["train", "sentiment"])
+    RunDir.create(tmp_path / "run", made[0].to_dict())
+    cli.main(["train", "--like", str(tmp_path / "run")])
+    assert [settings.tune.chat for settings in made] == [True, False, True]

@@ -89,6 +89,7 @@ def train(
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
     prompts: Annotated[Path | None, File] = None,
     prompt_tokens: Number = None,
+    chat: tyro.conf.FlagCreatePairsOff[bool] = False,
     response_tokens: Number = None,
     kl_target: Nats = None,
     sampler: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="")] = None,
@@ -122,6 +123,7 @@ def train(
         model: text tasks: a model's folder, a GGUF file, a hub's id, or tiny, reviews (the default), smollm2.
         prompts: text tasks: a file with a prompt a line, instead of the task's own.
         prompt_tokens: text tasks: tokens of a prompt that are read, from its end; by default 32.
+        chat: text tasks: put prompts as a user's turn into the model's chat template.
         response_tokens: text tasks: tokens of a completion at most; by default 24.
         kl_target: text tasks: nats of KL to the original that a completion may cost; by default 6.
         sampler: text tasks: a vLLM server that samples (docs/language_models_scale.md); by default this machine does.
@@ -149,6 +151,7 @@ def train(
         "model": model,
         "prompts": None if prompts is None else str(prompts.absolute()),
         "prompt_tokens": prompt_tokens,
+        "chat": chat or None,
         "response_tokens": response_tokens,
         "kl_target": kl_target,
         "sampler": sampler,

@@ -28,6 +28,8 @@ class TuneConfig:
     """Completions of each prompt in a batch; two of them make a query."""
     prompt_tokens: int = 32
     """A longer prompt loses its beginning."""
+    chat: bool = False
+    """Prompts are put as a user's turn into the tokenizer's chat template, for models that were tuned to dialogues."""
     response_tokens: int = 24
     """Tokens of a completion at most (Ziegler et al. 2019)."""
     temperature: float = 1.0

@@ -184,6 +184,9 @@ def page(told: Told, licence: str) -> str:
     assert config is not None
     answers = sum(told.kinds.values())
     held_out = "not measured" if told.found.held_out is None else f"{100 * told.found.held_out:.1f} %"
+    prompts = "plain prompts without marks of a beginning or a dialogue"
+    if config.chat:
+        prompts = "prompts that are a user's turn in its chat template"
     kinds = _rows((f"{kind} ({WHO[kind]})", f"{told.kinds.get(kind, 0):,}") for kind in WHO)
     return f"""{_front_matter(told, licence)}
 # {told.base.name}, tuned on {answers:,} comparisons
@@ -226,7 +229,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model, tokenizer = AutoModelForCausalLM.from_pretrained("this folder"), AutoTokenizer.from_pretrained("this folder")
 ```
 
-It was tuned on plain prompts without marks of a beginning or a dialogue, and sampled at temperature
+It was tuned on {prompts}, and sampled at temperature
 {config.temperature:g} without top-k, top-p and penalties; KL and r̂ above are of such completions.
 
 ## Intended use

@@ -56,6 +56,11 @@ class Causal:
         found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
+    def turn(self, text: str) -> str:
+        """A dialogue in which a user says a text, up to where the answer begins."""
+        said = [{"role": "user", "content": text}]
+        return str(self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False))
+
     def tokens_after(self, prompt: str, completion: str) -> list[int]:
         """The tokens of a completion as they follow its prompt, or of the completion alone where one reaches over."""
         before, both = self.tokens(prompt), self.tokens(prompt + completion)
@@ -117,11 +122,12 @@ def load(source: str) -> Causal:
     return Causal(model, tokenizer, source)
 
 
-def must_load(source: str, tokens: int = 0) -> None:
+def must_load(source: str, tokens: int = 0, chat: bool = False) -> None:
     """Refuse a folder or a file whose configuration or tokenizer cannot be read, without reading the weights.
 
     Args:
         tokens: that a prompt and its completion may have.
+        chat: whether prompts are turns of a dialogue.
 
     Raises:
         ModelError: it cannot be.
@@ -134,7 +140,17 @@ def must_load(source: str, tokens: int = 0) -> None:
     except Exception as error:
         raise ModelError(f"{source} has a config.json that cannot be read ({_first_line(error)})") from error
     must_reach(getattr(config.get_text_config(), "max_position_embeddings", None), tokens, source)
-    _tokenizer(source)
+    must_have_turns(_tokenizer(source).chat_template, chat, source)
+
+
+def must_have_turns(template: object, chat: bool, source: str) -> None:
+    """Refuse a model without a chat template where prompts should be turns of a dialogue.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if chat and not template:
+        raise ModelError(f"{source} has no chat template; leave --chat out, or give a model that knows dialogues")
 
 
 def must_reach(most: int | None, tokens: int, source: str) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from backflip.lm.models import Causal
 
 
-def read_of(causal: Causal, prompt: str, most: int) -> list[int]:
-    """The tokens of a prompt that are read: the last so many, and never none."""
+def read_of(causal: Causal, prompt: str, most: int, chat: bool = False) -> list[int]:
+    """The tokens that are read: the last so many of a prompt and never none, or those of its turn in a dialogue."""
+    if chat:
+        return causal.tokens(causal.turn(seen(causal, prompt, most)))
     return causal.tokens(prompt)[-most:] or [causal.end]
 
 

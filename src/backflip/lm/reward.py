@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from backflip.lm.models import Causal, ModelError, identity, original_of
+from backflip.lm.models import Causal, ModelError, identity, must_have_turns, original_of
 from backflip.lm.passes import Batch, Passed, forward
 from backflip.lm.prompts import read_of
 from backflip.lm.sampling import padded
@@ -67,6 +67,7 @@ class Reader:
     def __init__(self, original: Causal, config: TuneConfig) -> None:
         self.original, self.config = original, config
         self.encoder = _Encoder(config.encoder) if config.encoder else None
+        must_have_turns(original.tokenizer.chat_template, config.chat, original.source)
         if self.encoder and config.reads == "tokens":
             raise ModelError("a text encoder reads completions as a whole; leave out --encoder to read tokens")
 
@@ -98,7 +99,8 @@ class Reader:
         c, source = self.config, self.original
         if self.encoder:
             # It reads what a policy could have written, as while tuning: up to the end, and no more tokens.
-            cut = [source.text(self._tokens(text), source.tokens(text.prompt)) for text in texts]
+            prompts = [read_of(source, text.prompt, c.prompt_tokens, c.chat) for text in texts]
+            cut = [source.text(self._tokens(text), before) for text, before in zip(texts, prompts, strict=True)]
             return self.encoder.read([Text(text.prompt, one) for text, one in zip(texts, cut, strict=True)])
         parts = []
         for i in range(0, len(texts), c.micro_batch):
@@ -111,7 +113,7 @@ class Reader:
     def batch(self, texts: Sequence[Text]) -> Batch:
         """Texts as tokens; a completion with more than `response_tokens` loses its end."""
         c, source = self.config, self.original
-        prompts = [read_of(source, text.prompt, c.prompt_tokens) for text in texts]
+        prompts = [read_of(source, text.prompt, c.prompt_tokens, c.chat) for text in texts]
         tokens, prompt_mask = padded(prompts, source.end)
         responses = torch.full((len(texts), c.response_tokens), source.end, dtype=torch.int64)
         mask = torch.zeros(len(texts), c.response_tokens)
@@ -140,7 +142,9 @@ class Reader:
 
     def _whole(self, text: Text) -> list[int]:
         """The tokens of a completion up to the first that ends it."""
-        found, end = self.original.tokens_after(text.prompt, text.completion), self.original.end
+        source, end = self.original, self.original.end
+        before = source.turn(text.prompt) if self.config.chat else text.prompt
+        found = source.tokens_after(before, text.completion)
         return found[: found.index(end)] if end in found else found
 
 

@@ -92,7 +92,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         if task.gold is None:
             raise TaskError(f"nothing stands in for people's taste in the task {task.name}; use --teacher {PEOPLE}")
         task.gold([])
-    must_be_there(config.model, config.tokens)
+    must_be_there(config.model, config.tokens, config.chat)
     encoder = config.encoder and from_everywhere(config.encoder)
     settings = replace(settings, tune=replace(config, model=from_everywhere(config.model), encoder=encoder))
     must_answer(config)

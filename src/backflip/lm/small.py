@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from backflip.lm.corpus import reviews
-from backflip.lm.models import Causal, ModelError, is_hub_id, load, must_load, must_reach, quiet
+from backflip.lm.models import Causal, ModelError, is_hub_id, load, must_have_turns, must_load, must_reach, quiet
 
 END = "<|end|>"
 SMOL = "smollm2"
@@ -81,24 +81,26 @@ def find(name: str, say: Callable[[str], None] = _silent) -> Causal:
     return load(str(folder))
 
 
-def must_be_there(name: str, tokens: int) -> None:
+def must_be_there(name: str, tokens: int, chat: bool) -> None:
     """Refuse a model that cannot be loaded, before anything is written; those of `SMALL` may still have to be trained.
 
     Args:
         tokens: that a prompt and its completion may have.
+        chat: whether prompts are turns of a dialogue.
 
     Raises:
         ModelError: it is not there, or does not read so many.
     """
     if name in SMALL:
         must_reach(REACH, tokens, name)
+        must_have_turns(None, chat, name)
         return  # trained when first wanted
     if is_hub_id(name):
         return  # looked for when loaded
     folder = home() / SMOL if name == SMOL else Path(name).expanduser()
     if name == SMOL and not (folder / "config.json").is_file():
         find(name)  # says how to fetch it
-    must_load(str(folder), tokens)
+    must_load(str(folder), tokens, chat)
 
 
 def from_everywhere(name: str) -> str:

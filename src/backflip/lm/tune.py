@@ -100,7 +100,7 @@ class Tuner:
 
     def tokens(self, prompt: str) -> list[int]:
         """A prompt's tokens; it loses its beginning where it is too long, and is never empty."""
-        return read_of(self.causal, prompt, self.config.prompt_tokens)
+        return read_of(self.causal, prompt, self.config.prompt_tokens, self.config.chat)
 
     def texts(self, prompts: Sequence[str], each: int, responses: Int64[Tensor, "n t"]) -> list[Text]:
         """Completions as text, each with what was read of its prompt."""
@@ -351,7 +351,8 @@ class Tune:
         file = self.run.path / ORIGINAL
         if file.exists():
             return load_read(file)
-        must_reach(self.tuner.causal.reach, self.config.tokens, self.tuner.causal.source)
+        turn = len(self.tuner.tokens("")) if self.config.chat else 0
+        must_reach(self.tuner.causal.reach, turn + self.config.tokens, self.tuner.causal.source)
         if said := cut(self.tuner.causal, self.prompts, self.config.prompt_tokens):
             _log.warning(said)
         many = -(-self.config.original_samples // 2)
