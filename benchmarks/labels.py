@@ -43,7 +43,7 @@ from backflip.envs import find_task
 from backflip.envs.episodes import first_returns, whole_episodes
 from backflip.envs.facts import facts
 from backflip.evaluate import load_ensemble
-from backflip.experiments import PRESETS, settings_for
+from backflip.experiments import FAST, PRESETS, reading_sizes, settings_for
 from backflip.loop import in_turn, one_thread
 from backflip.queries import pair_probabilities, random_pairs
 from backflip.rundir import RunDir
@@ -107,6 +107,8 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "no-crop": _inside("fit", shortest_crop=1.0),
     "no-error": _inside("fit", error_rate=0.0),
     "bounded": _inside("reward", bounded=True),
+    "sizes": reading_sizes,
+    "no-sizes": lambda settings: replace(settings, reward=FAST.reward, fit=FAST.fit),
     "members-1": _inside("reward", members=1),
     "members-5": _inside("reward", members=5),
     "width-256": _inside("reward", width=256),

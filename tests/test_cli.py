@@ -138,6 +138,7 @@ def test_a_wrong_teacher_is_answered_with_the_right_ones(refused: Refused) -> No
     assert "None" not in said
 
 
+@pytest.mark.slow
 def test_an_environment_of_ones_own_is_found_in_the_current_folder(tmp_path: Path) -> None:
     lines = ["import gymnasium, toys", 'gymnasium.register("Mine-v0", toys.DictPoint, max_episode_steps=40)']
     (tmp_path / "mine.py").write_text("\n".join(lines))

@@ -47,6 +47,17 @@ def test_a_task_with_stages_spreads_its_labels_over_the_run(monkeypatch: pytest.
     assert settings_for("Pendulum-v1").ask == FAST.ask
 
 
+def test_where_a_distance_counts_r_hat_reads_sizes() -> None:
+    assert find_task("reacher").reads_sizes
+    settings = settings_for("reacher", teacher="oracle")
+    assert settings.reward == replace(FAST.reward, sizes=True)
+    assert (settings.fit.l2, settings.fit.largest_l2) == pytest.approx((3e-4, 3e-3))
+    assert replace(settings.fit, l2=FAST.fit.l2, largest_l2=FAST.fit.largest_l2) == FAST.fit
+    assert settings_for("reacher").reward.sizes
+    assert settings_for("reacher", "paper", teacher="oracle").reward == PAPER.reward
+    assert settings_for("cheetah", teacher="oracle").reward == FAST.reward
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_people_see_a_second_and_a_half_and_end_the_run_themselves(preset: str) -> None:
     for settings in (settings_for("Pendulum-v1", preset), settings_for("Pendulum-v1", preset, teacher="people")):

@@ -297,6 +297,7 @@ def test_where_nobody_listens_is_said(model: Path, tmp_path: Path) -> None:
         tuner(model, "http://127.0.0.1:9", tmp_path).sample(PROMPTS, 3, [1])
 
 
+@pytest.mark.slow
 def test_a_whole_run_samples_from_the_server(model: Path, server: Server, tmp_path: Path) -> None:
     with listening(server) as url:
         made = settings(model, sampler=url)

@@ -424,6 +424,7 @@ def _recent(run: Any) -> Any:
         return store.recent(100)
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_labels_is_asked_before_the_policy_learns(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
@@ -559,6 +560,7 @@ def test_a_scripted_run_is_recorded_in_all_its_environments(tmp_path: Path) -> N
     policy.collector.close()
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_from_the_last_checkpoint_with_a_larger_memory(tmp_path: Path) -> None:
     from backflip.api import extend
     from backflip.files import load_arrays
@@ -605,6 +607,7 @@ def test_more_steps_at_once_go_on_from_the_last_checkpoint(tmp_path: Path) -> No
         assert store.counts().labels > 40
 
 
+@pytest.mark.slow
 def test_a_behaviour_is_measured_while_training_where_evaluations_are_wanted(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 

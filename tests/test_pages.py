@@ -218,6 +218,7 @@ def test_a_page_that_waits_asks_now_and_then(serve: Callable[..., Server], open_
     assert 0 < len([url for url in asked if "/api/next" in url]) <= 4
 
 
+@pytest.mark.slow
 def test_out_of_pairs_it_waits_and_goes_on_by_itself(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:
@@ -257,6 +258,7 @@ def test_who_gave_the_last_answer_that_is_wanted_hears_that_no_more_will_be_aske
     wait_for_text(page, "#notice-text", "There are 3 answers")
 
 
+@pytest.mark.slow
 def test_it_says_that_the_run_is_over_and_goes_on_with_it(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:
@@ -273,6 +275,7 @@ def test_it_says_that_the_run_is_over_and_goes_on_with_it(
     seen_pair(page)
 
 
+@pytest.mark.slow
 def test_once_the_run_is_over_no_answer_is_taken_back_and_one_taken_back_before_can_be_given_again(
     serve: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:
@@ -301,6 +304,7 @@ def test_once_the_run_is_over_no_answer_is_taken_back_and_one_taken_back_before_
     assert choices(server.run) == {first: "right"}
 
 
+@pytest.mark.slow
 def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], open_page: Callable[..., Page]) -> None:
     server = serve(3)
     store = server.run.store()
@@ -316,6 +320,7 @@ def test_a_damaged_clip_is_passed_over_and_said(serve: Callable[..., Server], op
     assert seen_pair(page) == claims[2].showing
 
 
+@pytest.mark.slow
 def test_a_browser_that_can_show_nothing_says_so_and_leaves_the_pairs_to_others(
     serve: Callable[..., Server], open_page: Callable[..., Page], browser: Browser
 ) -> None:
@@ -333,6 +338,7 @@ def test_a_browser_that_can_show_nothing_says_so_and_leaves_the_pairs_to_others(
     context.close()
 
 
+@pytest.mark.slow
 def test_two_people_in_one_browser_keep_their_answers_apart(tmp_path: Path, open_page: Callable[..., Page]) -> None:
     run, port = make_run(tmp_path / "run"), free_port()
     first, *_ = add_pairs(run, 8)
@@ -376,6 +382,7 @@ def test_two_people_in_one_browser_keep_their_answers_apart(tmp_path: Path, open
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_page_whose_browser_has_another_link_now_says_so_and_answers_for_nobody_else(
     tmp_path: Path, serve_run: Callable[..., Server], open_page: Callable[..., Page]
 ) -> None:

@@ -163,6 +163,7 @@ def test_one_can_skip_as_many_as_one_likes(picking: Callable[..., Server], open_
         page.keyboard.press("S")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_who_has_a_quota_is_shown_no_more_and_thanked(picking: Callable[..., Server], open_page: OpenPage) -> None:
     server = picking([f"prompt {i}" for i in range(5)], [" a", " b", " c", " d"])
@@ -181,6 +182,7 @@ def test_who_has_a_quota_is_shown_no_more_and_thanked(picking: Callable[..., Ser
     shown(page, "prompt 2")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_it_says_that_the_run_is_over_offers_no_undo_and_goes_on_with_it(
     picking: Callable[..., Server], open_page: OpenPage

@@ -109,6 +109,30 @@ def test_inputs_are_standardised_but_what_never_moved_is_not_blown_up() -> None:
     np.testing.assert_allclose(features[:, :3], [[-1, 0, -1], [1, 0, 1]])
 
 
+def test_beside_each_number_its_size_is_read_where_that_is_wanted() -> None:
+    ensemble = RewardEnsemble(VECTORS, RewardConfig(sizes=True))
+    observations = np.array([[1, -5, -3], [3, 5, 3]], np.float32)
+    ensemble.standardise_inputs([observations])
+    np.testing.assert_allclose(ensemble.input_mean, [2, 0, 0, 2, 5, 3])
+    features = ensemble.features(observations, np.array([[0.5, -0.5], [-1, 0]], np.float32))
+    np.testing.assert_allclose(features[:, :6], [[-1, -1, -1, -1, 0, 0], [1, 1, 1, 1, 0, 0]])
+    np.testing.assert_allclose(features[:, 6:], np.array([[0.5, -0.5, 0.5, 0.5], [-1, 0, 1, 0]]))
+    choices = RewardEnsemble(Inputs((2,), 3, discrete=True), RewardConfig(sizes=True))
+    features = choices.features(np.array([[1, -5]], np.float32), np.array([1]))
+    np.testing.assert_allclose(features, [[1, -5, 1, 5, 0, 1, 0]])
+
+
+@pytest.mark.parametrize("sizes", [False, True])
+def test_inputs_that_are_standardised_anew_change_no_reward(sizes: bool) -> None:
+    rng = np.random.default_rng(5)
+    observations, actions = rng.normal(1, 3, (50, 3)).astype(np.float32), rng.normal(size=(50, 2)).astype(np.float32)
+    ensemble = RewardEnsemble(VECTORS, RewardConfig(sizes=sizes))
+    before = ensemble.raw(observations, actions)
+    assert ensemble.restandardise_inputs([observations]).shape == (6 if sizes else 3,)
+    assert not torch.equal(ensemble.input_deviation, torch.ones_like(ensemble.input_deviation))
+    np.testing.assert_allclose(ensemble.raw(observations, actions), before, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("deviation", [1.0, 0.05])
 def test_calibration_gives_every_member_mean_0_and_the_set_deviation(deviation: float) -> None:
     ensemble = RewardEnsemble(VECTORS, RewardConfig(members=3, deviation=deviation))
@@ -203,9 +227,10 @@ def test_images_and_dictionaries_are_read_flat() -> None:
     assert ensemble.reward(np.zeros((2, 6), np.float32), np.array([1, 3])).shape == (2,)
 
 
+@pytest.mark.parametrize("sizes", [False, True])
 @pytest.mark.parametrize("inputs", [VECTORS, Inputs((2, 2), 3, discrete=True, first_action=1)])
-def test_saved_and_loaded_it_is_the_same_to_the_byte(inputs: Inputs, tmp_path: Path) -> None:
-    ensemble = RewardEnsemble(inputs, RewardConfig(members=2, width=8, deviation=0.5), seed=5)
+def test_saved_and_loaded_it_is_the_same_to_the_byte(inputs: Inputs, sizes: bool, tmp_path: Path) -> None:
+    ensemble = RewardEnsemble(inputs, RewardConfig(members=2, width=8, deviation=0.5, sizes=sizes), seed=5)
     steps = _steps(30, inputs=inputs)
     ensemble.standardise_inputs([steps[0]])
     ensemble.calibrate(*steps)

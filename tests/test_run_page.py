@@ -240,6 +240,7 @@ def test_a_paused_page_asks_for_nothing(served: Server, visit: Callable[..., Pag
 # ---- clips
 
 
+@pytest.mark.slow
 def test_clips_come_sorted_move_under_the_pointer_and_open(visit: Callable[..., Page]) -> None:
     page = visit("clips")
     cards = page.locator(".clip-card")

@@ -385,6 +385,7 @@ def test_the_true_reward_does_not_leak_into_what_is_learned() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_paid_anew_it_learns_from_what_it_did_long_ago() -> None:
     # 2048 random steps are remembered, unpaid. Then a single rollout of 64 steps, and 640 updates from all of them.
     policy = _policy(config=replace(QUICK, updates_per_step=10, random_steps=1600), steps=256)

@@ -156,6 +156,15 @@ def without_question(settings: Settings) -> Settings:
     return replace(settings, question=None, tune=tune)
 
 
+def reading_sizes(settings: Settings) -> Settings:
+    """With an r̂ that reads the size of each number beside it, and may be ten times as steep (docs/log.md)."""
+    return replace(
+        settings,
+        reward=replace(settings.reward, sizes=True),
+        fit=replace(settings.fit, l2=settings.fit.l2 / 10, largest_l2=settings.fit.largest_l2 / 10),
+    )
+
+
 def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings:
     """A preset for a task, with everything that is given in its place.
 
@@ -213,4 +222,6 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
         half, last = named.labels_spread
         ask = replace(ask, half_life=half * given.get("steps", base.steps), until=last)
     usual["ask"] = ask
+    if preset == "fast" and named.reads_sizes:
+        base = reading_sizes(base)
     return replace(base, **{"task": task, **usual, **given})

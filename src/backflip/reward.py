@@ -41,6 +41,8 @@ class RewardConfig:
     """Bound each output by a tanh (PEBBLE): far from everything that was compared, r̂ cannot be large."""
     deviation: float = 1.0
     """Standard deviation of each member's output on recent behaviour (A.1)."""
+    sizes: bool = False
+    """Read, beside each number, its size whatever its sign: a distance or an effort is nearly a sum of these."""
     prior: float = 0.0
     """To each member's output so much of a network is added that stays as it was drawn (Osband et al. 2018): members
     that read the same frozen features then differ wherever nothing was compared."""
@@ -85,11 +87,13 @@ class RewardEnsemble:
         self.inputs = inputs
         self.config = config or RewardConfig()
         members = self.config.members
+        self.seen = inputs.observation_size * (2 if self.config.sizes else 1)
+        """Numbers that members read of an observation."""
         self.parameters = self._drawn(seed)
         self.priors = self._drawn(seed, PRIORS) if self.config.prior else []
         """Like `parameters`, but never moved by fitting."""
-        self.input_mean = torch.zeros(inputs.observation_size)
-        self.input_deviation = torch.ones(inputs.observation_size)
+        self.input_mean = torch.zeros(self.seen)
+        self.input_deviation = torch.ones(self.seen)
         self.output_mean = torch.zeros(members)
         self.output_deviation = torch.ones(members)
         self.baseline = 0.0
@@ -98,7 +102,8 @@ class RewardEnsemble:
 
     def _drawn(self, *key: int) -> list[Tensor]:
         """Weights and biases of untrained networks; keyed by member, so that a larger ensemble contains a smaller."""
-        sizes = [self.inputs.size, *[self.config.width] * self.config.layers, 1]
+        done = self.inputs.action_size * (2 if self.config.sizes and not self.inputs.discrete else 1)
+        sizes = [self.seen + done, *[self.config.width] * self.config.layers, 1]
         layers: list[Tensor] = []
         for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
             bound = 1 / math.sqrt(before)
@@ -119,10 +124,7 @@ class RewardEnsemble:
         self, observations: Shaped[np.ndarray, "*n"], actions: Shaped[np.ndarray, "*n_act"]
     ) -> Float[Tensor, "b i"]:
         """What the members read: standardised flat observations, then the action (one-hot if it is a choice)."""
-        flat = torch.from_numpy(
-            np.ascontiguousarray(observations, np.float32).reshape(-1, self.inputs.observation_size)
-        )
-        standard = (flat - self.input_mean) / self.input_deviation
+        standard = (torch.from_numpy(self._flat(observations)) - self.input_mean) / self.input_deviation
         if self.inputs.action_size == 0:
             return standard
         if self.inputs.discrete:
@@ -130,7 +132,14 @@ class RewardEnsemble:
             action = torch.nn.functional.one_hot(choices, self.inputs.action_size).float()
         else:
             action = torch.from_numpy(np.ascontiguousarray(actions, np.float32).reshape(-1, self.inputs.action_size))
+            if self.config.sizes:
+                action = torch.cat([action, action.abs()], dim=1)
         return torch.cat([standard, action], dim=1)
+
+    def _flat(self, observations: Shaped[np.ndarray, "*n"]) -> Float32[np.ndarray, "b s"]:
+        """Observations a row each, with their sizes beside them where these are read."""
+        flat = np.ascontiguousarray(observations, np.float32).reshape(-1, self.inputs.observation_size)
+        return np.concatenate([flat, np.abs(flat)], axis=1) if self.config.sizes else flat
 
     def forward(self, features: Float[Tensor, "b i"]) -> Float[Tensor, "m b"]:
         """Every member's output for every step, not normalised, in one batched call a layer."""
@@ -168,11 +177,11 @@ class RewardEnsemble:
 
     def standardise_inputs(self, parts: Iterable[Shaped[np.ndarray, "..."]]) -> None:
         """Measure the mean and deviation that observations are standardised with, over all parts together."""
-        count, mean, squares = 0, np.zeros(self.inputs.observation_size), np.zeros(self.inputs.observation_size)
+        count, mean, squares = 0, np.zeros(self.seen), np.zeros(self.seen)
         for part in parts:
             flat = part.reshape(-1, self.inputs.observation_size)
             for first in range(0, len(flat), STEPS_AT_ONCE):
-                some = flat[first : first + STEPS_AT_ONCE].astype(np.float64)
+                some = self._flat(flat[first : first + STEPS_AT_ONCE]).astype(np.float64)
                 shift, total = some.mean(0) - mean, count + len(some)
                 squares += some.var(0) * len(some) + shift**2 * (count * len(some) / total)  # Chan et al. 1979
                 mean += shift * (len(some) / total)
@@ -181,16 +190,16 @@ class RewardEnsemble:
         deviation = np.maximum(np.sqrt(squares / count), SMALLEST_DEVIATION)
         self.input_deviation = torch.from_numpy(deviation.astype(np.float32))
 
-    def restandardise_inputs(self, parts: Iterable[Shaped[np.ndarray, "..."]]) -> Float[Tensor, " o"]:
+    def restandardise_inputs(self, parts: Iterable[Shaped[np.ndarray, "..."]]) -> Float[Tensor, " s"]:
         """Measure them anew, and change the first layer so that every output stays what it was.
 
         Returns:
-            By how much each observation's weights were multiplied.
+            By how much the weights of each number read of an observation were multiplied.
         """
         mean, deviation = self.input_mean, self.input_deviation
         self.standardise_inputs(parts)
         scale = self.input_deviation / deviation
-        seen = slice(0, self.inputs.observation_size)
+        seen = slice(0, self.seen)
         with torch.no_grad():
             for weights, bias in [self.parameters[:2], self.priors[:2]][: 2 if self.priors else 1]:
                 bias += torch.einsum("i,mio->mo", (self.input_mean - mean) / deviation, weights[:, seen])[:, None]

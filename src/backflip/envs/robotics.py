@@ -212,6 +212,7 @@ ROBOTICS = (
         "In which clip is the green fingertip closer to the red target? Think of the whole clip: staying at a middling "
         "distance throughout is better than being near for a part and far for the rest.",
         options={"reward_control_weight": 0.0},
+        reads_sizes=True,  # docs/log.md
     ),
     _HOPPER,
     _task(

@@ -80,6 +80,8 @@ class Task:
     """γ of SAC, where the task needs another than 0.99."""
     segment_steps: int | None = None
     """Steps of a segment in the preset `fast`, where 50 are less than one stroke or stride."""
+    reads_sizes: bool = False
+    """Whether r̂ reads the size of each number beside it in the preset `fast`: where a distance is what counts."""
     training_steps: int | None = None
     """Steps of an episode while training, where one should be shorter than in evaluation."""
     training_wrap: Callable[[Env], Env] | None = None
