@@ -151,12 +151,12 @@ def test_images_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
         observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
         action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
-    gym.register("Pictures-v0", lambda **_: Pictures())
+    gym.register("OnlyPixels-v0", lambda **_: Pictures())
     try:
         with pytest.raises(ValueError, match=r"the shape \(210, 160, 3\), 100,800 numbers; .*no images"):
-            backflip.train("Pictures-v0", **TINY, run=tmp_path / "run")
+            backflip.train("OnlyPixels-v0", **TINY, run=tmp_path / "run")
     finally:
-        del gym.registry["Pictures-v0"]
+        del gym.registry["OnlyPixels-v0"]
     assert not (tmp_path / "run").exists()
 
 
