@@ -105,12 +105,7 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
             f"{task.name} has actions that are not numbers with bounds, as SAC needs them; use PPO: --preset paper"
         )
     _must_be_a_vector(task, told)
-    longest = min((steps for steps in (told.episode_steps, task.training_steps) if steps), default=None)
-    if settings.segment_steps and longest and settings.segment_steps > longest:
-        raise ValueError(
-            f"segment_steps is {settings.segment_steps}, but episodes of {task.name} last {longest} steps; "
-            "say at most that, better a third of it"
-        )
+    _must_fit_an_episode(task, told, settings.segment_steps)
     _must_be_teachable(task, settings)
     if settings.shows_clips:
         _must_be_drawable(task)
@@ -125,6 +120,16 @@ def _must_be_a_vector(task: Task, told: Facts) -> None:
         raise ValueError(
             f"{task.name} has observations of the shape {told.observation_shape}, {size:,} numbers; policies and r̂ "
             f"read vectors of at most {MOST_OBSERVED:,} here, and no images: wrap it in what makes features of them"
+        )
+
+
+def _must_fit_an_episode(task: Task, told: Facts, segment_steps: int | None) -> None:
+    """Refuse segments longer than an episode: there would hardly be any."""
+    longest = min((steps for steps in (told.episode_steps, task.training_steps) if steps), default=None)
+    if segment_steps and longest and segment_steps > longest:
+        raise ValueError(
+            f"segment_steps is {segment_steps}, but episodes of {task.name} last {longest} steps; "
+            "say at most that, better a third of it"
         )
 
 

@@ -20,11 +20,13 @@ def seen(causal: Causal, prompt: str, most: int) -> str:
 
 def cut(causal: Causal, prompts: Sequence[str], most: int) -> str | None:
     """A sentence about the prompts that are too long to be read whole; None where there are none."""
-    lengths = [len(causal.tokens(prompt)) for prompt in prompts]
+    longer = too_long("prompts", [len(causal.tokens(prompt)) for prompt in prompts], most)
+    return longer and f"{longer}: the last {most} are read, and people see no others; --prompt-tokens says how many"
+
+
+def too_long(what: str, lengths: Sequence[int], most: int) -> str | None:
+    """How many of some texts have more tokens than are read, and the longest how many; None where none has."""
     longer = sum(length > most for length in lengths)
     if not longer:
         return None
-    return (
-        f"{longer:,} of {len(prompts):,} prompts have more than {most} tokens, the longest {max(lengths)}: the last "
-        f"{most} are read, and people see no others; --prompt-tokens says how many"
-    )
+    return f"{longer:,} of {len(lengths):,} {what} have more than {most} tokens, the longest {max(lengths)}"

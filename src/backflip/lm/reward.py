@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backflip.lm.models import Causal, ModelError, identity, must_have_turns, original_of
 from backflip.lm.passes import Batch, Passed, forward
-from backflip.lm.prompts import read_of
+from backflip.lm.prompts import read_of, too_long
 from backflip.lm.sampling import padded
 from backflip.reward import RewardEnsemble
 from backflip.segments import Array, Segments
@@ -127,13 +127,10 @@ class Reader:
     def unread(self, texts: Sequence[Text]) -> str | None:
         """A sentence about the completions that are too long to be read whole; None where there are none."""
         most = self.config.response_tokens
-        lengths = [len(self._whole(text)) for text in texts]
-        longer = sum(length > most for length in lengths)
-        if not longer:
-            return None
-        return (
-            f"{longer:,} of {len(texts):,} completions have more than {most} tokens, the longest {max(lengths)}: only "
-            f"their first {most} are scored, as many as the run's own have; let the trainer make no longer ones"
+        longer = too_long("completions", [len(self._whole(text)) for text in texts], most)
+        return longer and (
+            f"{longer}: only their first {most} are scored, as many as the run's own have; let the trainer make no "
+            "longer ones"
         )
 
     def _tokens(self, text: Text) -> list[int]:
