@@ -149,6 +149,17 @@ def test_an_observation_that_is_not_finite_is_the_environments_fault(value: floa
         collector.collect(act, 5)
 
 
+def test_the_last_observation_of_an_episode_has_to_be_finite_too() -> None:
+    class Breaks(gym.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            seen, reward, _, _, info = self.env.step(action)
+            return seen * np.nan, reward, True, False, info  # as of a simulation that has blown up
+
+    collector = Collector(Task("toy", "CartPole-v1", "Which?", wrap=Breaks), 2, seed=0)
+    with pytest.raises(BrokenEnvironment, match="toy gave an observation that is not finite"):
+        collector.collect(_at_random(collector), 5)
+
+
 def test_an_environment_that_gives_no_picture_is_named() -> None:
     class Blind(gym.Wrapper[Any, Any, Any, Any]):
         def render(self) -> Any:

@@ -82,7 +82,8 @@ class Collector:
                     terminated.append(bool(over))
                     seen, _ = env.reset()
                 observations[t + 1, i] = seen
-        if not np.isfinite(observations).all():
+        last = np.stack(end_observations) if end_observations else observations[0, :0]
+        if not (np.isfinite(observations).all() and np.isfinite(last).all()):
             raise BrokenEnvironment(
                 f"{self.task.name} gave an observation that is not finite soon after "
                 f"step {self.steps}; nothing can be learned from it: mend the environment"
@@ -99,7 +100,7 @@ class Collector:
             states=np.stack(states) if states else np.zeros((steps, 0, 0), np.float32),
             ends=ends,
             starts=starts,
-            end_observations=np.stack(end_observations) if end_observations else observations[0, :0],
+            end_observations=last,
             terminated=np.array(terminated, bool),
             last_observations=self._observations,
         )
