@@ -160,6 +160,27 @@ def test_the_last_observation_of_an_episode_has_to_be_finite_too() -> None:
         collector.collect(_at_random(collector), 5)
 
 
+def test_an_observation_of_another_shape_than_the_space_says_is_named() -> None:
+    class Short(gym.ObservationWrapper[Any, Any, Any]):
+        def observation(self, observation: Any) -> Any:
+            return observation[:3]
+
+    with pytest.raises(BrokenEnvironment, match=r"toy gave an observation of the shape \(3,\), .* says \(4,\)"):
+        Collector(Task("toy", "CartPole-v1", "Which?", wrap=Short), 2, seed=0)
+
+
+@pytest.mark.parametrize("reward", [np.ones(1), "much"])
+def test_a_reward_has_to_be_one_number(reward: Any) -> None:
+    class Pays(gym.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            seen, _, over, cut, info = self.env.step(action)
+            return seen, reward, over, cut, info
+
+    collector = Collector(Task("toy", "CartPole-v1", "Which?", wrap=Pays), 2, seed=0)
+    with pytest.raises(BrokenEnvironment, match=r"toy gave the reward .*, which has to be one number"):
+        collector.collect(_at_random(collector), 5)
+
+
 def test_an_environment_that_gives_no_picture_is_named() -> None:
     class Blind(gym.Wrapper[Any, Any, Any, Any]):
         def render(self) -> Any:

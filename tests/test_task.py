@@ -64,7 +64,14 @@ def _toy(seen: Any = BOX, done: Any = BOX, environment: str = "backflip-tests/To
 
 
 @pytest.mark.parametrize(
-    "done", [spaces.MultiDiscrete([2, 2]), spaces.Box(-1, 1, (2, 2)), spaces.Box(-1, 1, ()), spaces.Tuple([BOX])]
+    "done",
+    [
+        spaces.MultiDiscrete([2, 2]),
+        spaces.Box(-1, 1, (2, 2)),
+        spaces.Box(-1, 1, ()),
+        spaces.Box(0, 9, (2,), np.int32),  # would be given fractions
+        spaces.Tuple([BOX]),
+    ],
 )
 def test_an_unsupported_action_space_is_named(done: Any) -> None:
     with pytest.raises(ValueError, match=r"toy has the action space .*only Discrete and one-dimensional Box"):

@@ -56,7 +56,7 @@ class Collector:
         """Let `act` choose for all environments `steps` times, and record everything.
 
         Raises:
-            BrokenEnvironment: an observation is NaN or infinite.
+            BrokenEnvironment: an observation is NaN or infinite, or a reward is no number.
         """
         if steps < 1:
             raise ValueError(f"steps is {steps}; it must be at least 1")
@@ -75,7 +75,13 @@ class Collector:
             action = act(observations[t])
             actions.append(action.copy())  # whoever acts may use the same array again
             for i, env in enumerate(self._envs):
-                seen, rewards[t, i], over, cut, _ = env.step(action[i])
+                seen, reward, over, cut, _ = env.step(action[i])
+                try:
+                    rewards[t, i] = reward
+                except (TypeError, ValueError) as error:
+                    raise BrokenEnvironment(
+                        f"{self.task.name} gave the reward {reward!r}, which has to be one number: mend the environment"
+                    ) from error
                 if over or cut:
                     ends[t, i] = True
                     end_observations.append(self._stored(seen))
@@ -112,7 +118,13 @@ class Collector:
 
     def _stored(self, observation: Any) -> Array:
         """float32 for signals, uint8 for images; always a copy, since an environment may reuse its own array."""
-        return np.array(observation, np.uint8 if self.observation_space.dtype == np.uint8 else np.float32)
+        stored = np.array(observation, np.uint8 if self.observation_space.dtype == np.uint8 else np.float32)
+        if stored.shape != self.observation_space.shape:
+            raise BrokenEnvironment(
+                f"{self.task.name} gave an observation of the shape {stored.shape}, and its observation space says "
+                f"{self.observation_space.shape}: mend one of them"
+            )
+        return stored
 
 
 def has_simulator_state(task: Task) -> bool:

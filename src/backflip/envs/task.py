@@ -196,15 +196,15 @@ def check_spaces(task: str, env: Env) -> None:
     """Refuse at once what no policy here could act in.
 
     Raises:
-        ValueError: the action space is neither Box nor Discrete, or the observations cannot be flattened.
+        ValueError: the action space is neither Discrete nor a Box of floats, or the observations cannot be flattened.
     """
     action = env.action_space
     if not isinstance(action, gym.spaces.Discrete) and not (
-        isinstance(action, gym.spaces.Box) and action.shape and len(action.shape) == 1
+        isinstance(action, gym.spaces.Box) and len(action.shape) == 1 and np.issubdtype(action.dtype, np.floating)
     ):
         raise ValueError(
-            f"{task} has the action space {action}; only Discrete and one-dimensional Box spaces are supported: "
-            "wrap the environment so that it has one of these"
+            f"{task} has the action space {action}; only Discrete and one-dimensional Box spaces of floats are "
+            "supported: wrap the environment so that it has one of these"
         )
     if not isinstance(env.observation_space, gym.spaces.Box):
         raise ValueError(
