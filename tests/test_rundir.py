@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -109,9 +110,19 @@ def test_a_run_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> Non
 
 
 def test_what_is_not_a_run_is_not_opened(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none"):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
         with pytest.raises(RunError, match=r"is not a run directory \(it has no run.json\)"):
             RunDir.open(path)
+
+
+def test_a_run_that_this_user_may_not_read_is_not_called_damaged(
+    public_folder: Path, nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    made = RunDir.create(public_folder / "run", {"seed": 0})
+    (made.path / "run.json").chmod(0)
+    with nobody(), pytest.raises(RunError, match=r"run\.json cannot be read \(Permission denied\); see that you may"):
+        RunDir.open(made.path)
 
 
 @pytest.mark.parametrize(

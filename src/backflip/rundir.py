@@ -108,8 +108,10 @@ class RunDir:
             config = json.loads(file.read_text())
             newer = config["format"] > FORMAT
             config["settings"]["seed"]
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{path} is not a run directory (it has no run.json)") from error
+        except PermissionError as error:
+            raise RunError(f"{file} cannot be read ({error.strerror}); see that you may read all of {path}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({error!r}); restore it from a copy") from error
         if newer:
