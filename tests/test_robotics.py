@@ -126,6 +126,12 @@ def test_an_unknown_name_is_answered_with_near_ones(wrong: str, near: str) -> No
         find_task(wrong)
 
 
+@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
+def test_what_gymnasium_lists_and_cannot_make_is_named() -> None:
+    with pytest.raises(UnknownTask, match=r"Hopper-v3 cannot be made \(.*gymnasium-robotics.*\)"):
+        find_task("Hopper-v3").make()
+
+
 def test_missing_mujoco_is_one_clear_sentence_and_only_when_a_robot_is_made() -> None:
     program = """
 import sys

@@ -105,6 +105,7 @@ class Task:
 
         Raises:
             MissingExtra: the environment needs a package that is not installed.
+            UnknownTask: Gymnasium lists the environment, and cannot make it.
             ValueError: no policy here can act in it, or it cannot be filmed.
         """
         env = _filmable(self) if film else _made(self, self.options)
@@ -129,6 +130,8 @@ def _made(task: Task, options: dict[str, Any]) -> Env:
     except (gym.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         advice = f"pip install 'backflip[{task.extra}]'" if task.extra else str(error)
         raise MissingExtra(f"{task.name} needs a package that is not installed; to get it: {advice}") from error
+    except (gym.error.Error, ImportError) as error:  # such as Hopper-v3, which Gymnasium lists and cannot make
+        raise UnknownTask(f"{task.name} cannot be made ({error}); backflip tasks lists others") from error
     return env
 
 
