@@ -749,6 +749,20 @@ def test_a_run_in_turn_that_is_interrupted_says_how_far_it_is_kept(
     assert run.told("run")["state"] == "stopped"
 
 
+def test_an_environment_that_draws_nothing_is_not_filmed(
+    refused: Refused, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gymnasium as gym
+    from gymnasium.envs.classic_control import PendulumEnv
+
+    spec = gym.envs.registration.EnvSpec("Bare-v0", lambda: PendulumEnv(), max_episode_steps=200)
+    monkeypatch.setitem(gym.registry, "Bare-v0", spec)
+    told = json.loads((copy / "run.json").read_text())
+    told["settings"]["task"] = "Bare-v0"
+    (copy / "run.json").write_text(json.dumps(told))
+    assert "Bare-v0 takes no render_mode" in sentence(refused("evaluate", copy, "--video", "film.gif"))
+
+
 def test_a_film_needs_a_folder_before_anything_is_played(refused: Refused, trained: Path) -> None:
     said = sentence(refused("evaluate", trained, "--video", "nowhere/film.webp"))
     assert said == "the folder nowhere of --video nowhere/film.webp does not exist; make it, or choose another"

@@ -1,5 +1,6 @@
 """Stepping several environments: what is recorded is what happened."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from backflip.envs import TASKS, Collector, Task
 from backflip.envs.collect import has_simulator_state, small_frame
 from backflip.envs.stage import stage_of
-from backflip.envs.task import BrokenEnvironment, Env, gymnasium_task
+from backflip.envs.task import BrokenEnvironment, CannotBeShown, Env, gymnasium_task
 from backflip.segments import Array, Rollout, cut_segments
 
 CARTPOLE = gymnasium_task("CartPole-v1")
@@ -181,14 +182,38 @@ def test_a_reward_has_to_be_one_number(reward: Any) -> None:
         collector.collect(_at_random(collector), 5)
 
 
-def test_an_environment_that_gives_no_picture_is_named() -> None:
+@pytest.mark.parametrize(
+    ("frame", "gave"),
+    [
+        (None, "NoneType"),
+        (np.zeros((20, 30, 4), np.uint8), r"uint8 \(20, 30, 4\)"),
+        (np.zeros((3, 20, 30), np.uint8), r"uint8 \(3, 20, 30\)"),
+        (np.zeros((20, 30), np.uint8), r"uint8 \(20, 30\)"),
+        (np.zeros((0, 0, 3), np.uint8), r"uint8 \(0, 0, 3\)"),
+        (np.full((20, 30, 3), 0.5), r"float64 \(20, 30, 3\)"),  # as uint8 it would be black
+    ],
+)
+def test_an_environment_that_gives_no_picture_is_named(frame: Any, gave: str) -> None:
     class Blind(gym.Wrapper[Any, Any, Any, Any]):
         def render(self) -> Any:
-            return None
+            return frame
 
     env = Blind(CARTPOLE.make())
-    with pytest.raises(TypeError, match="CartPole-v1 gave NoneType"):
+    with pytest.raises(CannotBeShown, match=f"CartPole-v1 gave {gave} for .* pictures .height, width, 3. of uint8"):
         small_frame(env)
+
+
+def test_pictures_whose_size_changes_are_named() -> None:
+    class Grows(gym.Wrapper[Any, Any, Any, Any]):
+        sides = itertools.count(20)
+
+        def render(self) -> Any:
+            return np.zeros((next(self.sides), 30, 3), np.uint8)
+
+    collector = Collector(Task("toy", "CartPole-v1", "Which?", wrap=Grows), 1, seed=0, filmed=1)
+    collector.collect(_at_random(collector), 1)
+    with pytest.raises(CannotBeShown, match="toy draws pictures of several sizes"):
+        collector.collect(_at_random(collector), 1)
 
 
 def test_a_large_picture_is_averaged_down() -> None:

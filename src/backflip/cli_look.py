@@ -40,9 +40,9 @@ def evaluate_run(run: Run, episodes: int = 10, video: Annotated[Path | None, Fil
             raise Unusable(f"{run} tunes a language model: there is nothing to film; leave --video out")
         _evaluate_text(directory, json)
         return
-    found = evaluate(directory, episodes)
     if video:
         film(directory, video)
+    found = evaluate(directory, episodes)
     if json:
         print(to_json(asdict(found)))
         return

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Shaped
 
-from backflip.envs.task import BrokenEnvironment, Env, MissingExtra, Task
+from backflip.envs.task import BrokenEnvironment, CannotBeShown, Env, MissingExtra, Task
 from backflip.segments import Array, Rollout
 
 Space = gym.spaces.Space[Any]
@@ -45,6 +45,7 @@ class Collector:
         self.action_space: Space = self._envs[0].action_space
         self.environments = environments
         self.steps = 0
+        self._sizes: set[tuple[int, ...]] = set()
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
@@ -57,6 +58,7 @@ class Collector:
 
         Raises:
             BrokenEnvironment: an observation is NaN or infinite, or a reward is no number.
+            CannotBeShown: pictures are none, or their size changes.
         """
         if steps < 1:
             raise ValueError(f"steps is {steps}; it must be at least 1")
@@ -71,7 +73,7 @@ class Collector:
         terminated: list[bool] = []
         for t in range(steps):
             if self.filmed:
-                states.append(np.stack([self._record(env) for env in self._envs[: self.filmed]]))
+                states.append(self._recorded())
             action = act(observations[t])
             actions.append(action.copy())  # whoever acts may use the same array again
             for i, env in enumerate(self._envs):
@@ -110,6 +112,14 @@ class Collector:
             terminated=np.array(terminated, bool),
             last_observations=self._observations,
         )
+
+    def _recorded(self) -> Array:
+        """The states [f *s] of the filmed environments."""
+        states = [self._record(env) for env in self._envs[: self.filmed]]
+        self._sizes |= {state.shape for state in states}
+        if len(self._sizes) > 1:
+            raise CannotBeShown(f"{self.task.name} draws pictures of several sizes, {self._sizes}; let them be of one")
+        return np.stack(states)
 
     def close(self) -> None:
         """Close the environments."""
@@ -154,10 +164,12 @@ def small_frame(env: Env) -> Array:
         frame: Any = env.render()
     except gym.error.DependencyNotInstalled as error:
         raise MissingExtra(f"{env.spec.id if env.spec else env} cannot be drawn: {error}") from error
-    if not isinstance(frame, np.ndarray):
-        raise TypeError(
-            f"{env.spec.id if env.spec else env} gave {type(frame).__name__} for render_mode='rgb_array'; "
-            "its clips cannot be shown to people"
+    picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
+    if not picture or not frame.size:
+        gave = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise CannotBeShown(
+            f"{env.spec.id if env.spec else env} gave {gave} for render_mode='rgb_array'; people can be shown "
+            "pictures [height, width, 3] of uint8"
         )
     factor = -(-max(frame.shape[:2]) // FILM_PIXELS)
     if factor == 1:

@@ -43,6 +43,10 @@ class BrokenEnvironment(Mendable, ValueError):
     """The environment gave what no environment should; the message says what and when."""
 
 
+class CannotBeShown(Mendable, ValueError):
+    """No clips of the environment can be shown; the message says why."""
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """What tells, of a whole episode, how well a task without a true reward was learned."""
@@ -106,7 +110,8 @@ class Task:
         Raises:
             MissingExtra: the environment needs a package that is not installed.
             UnknownTask: Gymnasium lists the environment, and cannot make it.
-            ValueError: no policy here can act in it, or it cannot be filmed.
+            ValueError: no policy here can act in it.
+            CannotBeShown: it cannot be filmed.
         """
         env = _filmable(self) if film else _made(self, self.options)
         env = env if self.wrap is None else self.wrap(env)
@@ -146,11 +151,11 @@ def _filmable(task: Task) -> Env:
     except TypeError as error:
         if "render_mode" not in str(error):
             raise
-        raise ValueError(f"{task.name} takes no render_mode, and needs 'rgb_array'; {advice}") from error
+        raise CannotBeShown(f"{task.name} takes no render_mode, and needs 'rgb_array'; {advice}") from error
     modes = env.metadata.get("render_modes", [])
     if "rgb_array" not in modes:
         env.close()
-        raise ValueError(f"{task.name} has the render modes {modes}, not 'rgb_array'; {advice}")
+        raise CannotBeShown(f"{task.name} has the render modes {modes}, not 'rgb_array'; {advice}")
     return env
 
 
