@@ -1,5 +1,6 @@
 """What other programs call."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,12 @@ def test_importing_needs_neither_torch_nor_gymnasium(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_a_script_without_a_guard_is_told_and_begins_one_run_only(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f'import backflip\n\nbackflip.train("Pendulum-v1", mode="at_once", **{TINY})\n')
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"PartDied: .* failed before it began, .* if __name__ == .__main__.:\n$", done.stderr)
+    assert len(list((tmp_path / "runs").iterdir())) == 1

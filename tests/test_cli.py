@@ -755,7 +755,7 @@ def test_an_environment_that_draws_nothing_is_not_filmed(
     import gymnasium as gym
     from gymnasium.envs.classic_control import PendulumEnv
 
-    spec = gym.envs.registration.EnvSpec("Bare-v0", lambda: PendulumEnv(), max_episode_steps=200)
+    spec = gym.envs.registration.EnvSpec("Bare-v0", lambda **_: PendulumEnv(), max_episode_steps=200)
     monkeypatch.setitem(gym.registry, "Bare-v0", spec)
     told = json.loads((copy / "run.json").read_text())
     told["settings"]["task"] = "Bare-v0"

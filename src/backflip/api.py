@@ -17,7 +17,7 @@ from backflip.evaluate import load_ensemble
 from backflip.experiments import settings_for
 from backflip.following import followers
 from backflip.loop import ROBOTS, Parts, at_once, in_turn
-from backflip.processes import Part
+from backflip.processes import Part, must_have_begun
 from backflip.reward import RewardEnsemble
 from backflip.rundir import RunDir, RunError, new_path
 from backflip.settings import JUDGE, PEOPLE, SCRIPTED, Mode, Settings, settings_of
@@ -58,7 +58,7 @@ def train(
         steps: environment steps; by default the preset's, and with people as many as they like.
         run: a directory that does not exist yet; by default one in `runs/`.
         mode: in_turn is reproducible, at_once (a process each) is for people; by default whichever fits the teacher.
-            With at_once, call this from a module that guards its main code with `if __name__ == "__main__"`.
+            With at_once or `log`, a script has to guard its main code with `if __name__ == "__main__"`.
         watch: called a few times a second with the run.
         others: any other field of `backflip.settings.Settings`, such as `log=("tensorboard",)`.
 
@@ -86,7 +86,9 @@ def start(settings: Settings, path: Path | None = None, command: str = "") -> Ru
         RunError: the directory cannot be made, or the database belongs to another run.
         StoreError: the database cannot be used.
         SinkError: measurements should go somewhere whose package is not installed.
+        PartRefused: a process of another run imports the script that begins this one.
     """
+    must_have_begun()
     for sink in settings.log:
         must_be_installed(sink)
     if settings.store:

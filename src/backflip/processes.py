@@ -42,6 +42,14 @@ LAST_WORDS = 10_000
 """Characters of a traceback that are passed on: more than a pipe holds would keep the dying process waiting."""
 
 
+UNGUARDED = (
+    "a script that begins a run with several processes is imported by each of them: put what it does under "
+    'if __name__ == "__main__":'
+)
+FAILED = 1
+"""Exit status of Python where an exception was not caught; a part that has begun sends its last words then."""
+
+
 class PartDied(Exception):
     """A process ended by itself although it should not have; the message has its traceback."""
 
@@ -189,7 +197,19 @@ class _Group:
         if exitcode is not None and exitcode < 0:
             why = " (the system does so when memory runs out)" if -exitcode == signal.SIGKILL else ""
             return PartDied(f"the part '{name}' was killed by {signal.Signals(-exitcode).name}{why}")
+        if exitcode == FAILED:
+            return PartDied(f"the part '{name}' failed before it began, as printed above; {UNGUARDED}")
         return PartDied(f"the part '{name}' ended too early (exit status {exitcode})")
+
+
+def must_have_begun() -> None:
+    """Refuse what a script does again where a process that is just starting imports it.
+
+    Raises:
+        PartRefused: it does.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # what multiprocessing itself looks at
+        raise PartRefused(UNGUARDED)
 
 
 @contextlib.contextmanager
