@@ -74,6 +74,44 @@ def test_a_loaded_reward_takes_double_precision(run: Path) -> None:
     assert np.isfinite(backflip.load_reward(run)(np.zeros((2, 3)), np.zeros((2, 1)))).all()
 
 
+def test_a_loaded_reward_takes_lists(run: Path) -> None:
+    import backflip
+
+    reward = backflip.load_reward(run)
+    assert reward([[1, 0, 0], [0, 1, 0]], [[0], [1]]).tolist() == reward(np.eye(3)[:2], np.eye(2)[:, 1:]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (np.zeros((5, 4)), np.zeros((5, 1))),
+        (np.zeros((3, 2)), np.zeros((2, 1))),
+        (np.zeros((2, 3)), np.zeros(2)),
+        (np.zeros((2, 3)), np.zeros((1, 1))),
+        (0.0, np.zeros(1)),
+        ({"angle": np.zeros(3)}, np.zeros(1)),
+    ],
+    ids=str,
+)
+def test_a_loaded_reward_says_which_shapes_it_reads(run: Path, observations: Any, actions: Any) -> None:
+    import backflip
+
+    with pytest.raises(ValueError, match=r"observations have the shape .*; this r̂ reads \(3,\) and \(1,\)"):
+        backflip.load_reward(run)(observations, actions)
+
+
+def test_a_loaded_reward_of_choices_takes_them_as_numbers_or_in_a_column(tmp_path: Path) -> None:
+    import backflip
+    from backflip.reward import Inputs, RewardEnsemble
+
+    RewardEnsemble(Inputs((4,), 3, discrete=True, first_action=2)).save(tmp_path / "reward.safetensors")
+    reward = backflip.load_reward(tmp_path)
+    column = reward(np.zeros((3, 4)), [[2], [3], [4]])
+    assert [float(reward(np.zeros(4), choice)) for choice in (2, 3, 4)] == pytest.approx(column.tolist())
+    with pytest.raises(ValueError, match=r"actions \(2,\); this r̂ reads \(4,\) and \(\) with"):
+        reward(np.zeros((3, 4)), [2, 3])
+
+
 def test_a_loaded_reward_is_the_newest_one_and_may_be_named_by_a_string(run: Path) -> None:
     import backflip
     from backflip.reward import RewardEnsemble

@@ -671,14 +671,20 @@ def test_the_page_about_data_does_what_it_says(
     a_run(Path("runs/more"), **task)
     page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
+    names: dict[str, Any] = {}
     for language, block in blocks:
         if language == "bash":
             for line in block.splitlines():
                 call(*shlex.split(line)[1:])
         else:
             with quiet_minari():
-                exec(compile(block, "data.md", "exec"), {})
+                exec(compile(block, "data.md", "exec"), names)
     said = capsys.readouterr().out
     assert "new: 6 segments, 3 queries" in said
     assert "(6, 4, 18)" in said
+    env = names["env"]
+    before, _ = env.reset(seed=0)
+    action = env.action_space.sample()
+    _, paid, *_ = env.step(action)
+    assert paid == float(env.reward(before, action))

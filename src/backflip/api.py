@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
+from numpy.typing import ArrayLike
 
 from backflip.envs import Task, find_task
 from backflip.envs.collect import has_simulator_state, small_frame
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 MOST_OBSERVED = 5_000
 """Numbers in an observation."""
-Reward = Callable[[Shaped[np.ndarray, "*n_obs"], Shaped[np.ndarray, "*n_act"]], Float32[np.ndarray, "*n"]]
+Reward = Callable[[ArrayLike, ArrayLike], Float32[np.ndarray, "*n"]]
 
 
 def train(
@@ -246,7 +247,8 @@ def _parts(settings: Settings) -> Parts:
 def load_reward(run: str | Path) -> Reward:
     """The newest r̂ of a run, or that of a reward card, as a function of observations and actions to rewards.
 
-    From observations [... *obs] and actions [... *act] to [...], for any leading axes.
+    From observations [... *obs] and actions [... *act] to [...], for any leading axes; an observation is the one that
+    the action was an answer to. Other shapes are a ValueError that says which.
 
     Mean 0 and deviation 1 per member on the behaviour that it was last normalised on (§2.2.3).
 
@@ -256,9 +258,29 @@ def load_reward(run: str | Path) -> Reward:
     """
     file = Path(run) / "reward.safetensors"  # of a card, as `backflip export --card` writes them
     if file.is_file():
-        return RewardEnsemble.load(file).reward
+        return _for_others(RewardEnsemble.load(file))
     directory = RunDir.open(Path(run))
     ensemble = load_ensemble(directory)
     if ensemble is None:
         raise RunError(f"{run} has no reward yet; it needs some answers first")
-    return ensemble.reward
+    return _for_others(ensemble)
+
+
+def _for_others(ensemble: RewardEnsemble) -> Reward:
+    """r̂ of whatever numpy makes arrays of, once their shapes are those that it reads."""
+    seen = ensemble.inputs.observation_shape
+    done = () if ensemble.inputs.discrete else (ensemble.inputs.action_size,)
+
+    def reward(observations: Any, actions: Any) -> Float32[np.ndarray, "*n"]:
+        o, a = np.asarray(observations), np.asarray(actions)
+        lead = o.shape[: max(0, o.ndim - len(seen))]
+        if ensemble.inputs.discrete and a.shape == (*lead, 1):
+            a = a[..., 0]  # as trainers keep choices
+        if (o.shape, a.shape) != ((*lead, *seen), (*lead, *done)):
+            raise ValueError(
+                f"observations have the shape {o.shape} and actions {a.shape}; this r̂ reads {seen} and {done} with the "
+                "same axes before both, and a Dict flattened, as gymnasium.wrappers.FlattenObservation does"
+            )
+        return ensemble.reward(o, a)
+
+    return reward
