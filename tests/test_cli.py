@@ -20,6 +20,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 TINY = ["--teacher", "oracle", "--labels", "12", "--steps", "3000"]
 Refused = Callable[..., str]
+SmallFiles = Callable[[int], AbstractContextManager[None]]
 
 
 def call(*arguments: object) -> None:
@@ -755,12 +756,39 @@ def test_an_environment_that_draws_nothing_is_not_filmed(
     import gymnasium as gym
     from gymnasium.envs.classic_control import PendulumEnv
 
-    spec = gym.envs.registration.EnvSpec("Bare-v0", lambda **_: PendulumEnv(), max_episode_steps=200)
+    def bare() -> PendulumEnv:
+        return PendulumEnv()
+
+    made: Any = bare
+    spec = gym.envs.registration.EnvSpec("Bare-v0", made, max_episode_steps=200)
     monkeypatch.setitem(gym.registry, "Bare-v0", spec)
     told = json.loads((copy / "run.json").read_text())
     told["settings"]["task"] = "Bare-v0"
     (copy / "run.json").write_text(json.dumps(told))
     assert "Bare-v0 takes no render_mode" in sentence(refused("evaluate", copy, "--video", "film.gif"))
+
+
+@pytest.mark.parametrize("name", ["film.gif", "film.webp", "film.png"])
+def test_a_film_that_does_not_fit_on_the_disk_is_said_and_leaves_nothing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_files: SmallFiles, name: str
+) -> None:
+    with pytest.raises(SystemExit) as ended, small_files(4_000):
+        call("evaluate", trained, "--video", tmp_path / name)
+    assert ended.value.code == 2
+    assert f"{tmp_path / name} cannot be written (File too large)" in sentence(capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_that_do_not_fit_on_the_disk_leave_those_before(
+    copy: Path, capsys: pytest.CaptureFixture[str], small_files: SmallFiles
+) -> None:
+    call("show", copy)
+    before = {file: file.read_bytes() for file in (copy / "plots").iterdir()}
+    with pytest.raises(SystemExit) as ended, small_files(4_000):
+        call("show", copy)
+    assert ended.value.code == 2
+    assert "returns.png cannot be written (File too large)" in sentence(capsys.readouterr().err)
+    assert {file: file.read_bytes() for file in (copy / "plots").iterdir()} == before
 
 
 def test_a_film_needs_a_folder_before_anything_is_played(refused: Refused, trained: Path) -> None:

@@ -11,6 +11,7 @@ from backflip.envs import Collector, find_task
 from backflip.envs.clips import draw_segment
 from backflip.envs.episodes import LONGEST_EPISODE, first_behaviours, first_episode, first_returns, whole_episodes
 from backflip.envs.facts import facts
+from backflip.files import whole_file, writing
 from backflip.loop import one_thread
 from backflip.policies import Policy
 from backflip.reward import RewardEnsemble
@@ -114,6 +115,8 @@ def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> 
 
     Raises:
         ValueError: another kind of file is asked for.
+        CannotBeShown: the environment draws nothing.
+        CannotWrite: the disk is full, or not ours to write on.
     """
     if file.suffix not in PICTURES:
         raise ValueError(f"{file.name} cannot be written; moving pictures are {', '.join(PICTURES)}")
@@ -127,14 +130,15 @@ def film(run: RunDir, file: Path, seed: int = 10_000, seconds: float = 10.0) -> 
     collector.close()
     clip = draw_segment(task, rollout.states[:, 0], first_episode(rollout, 0))
     pictures = [Image.fromarray(frame) for frame in clip.frames]
-    pictures[0].save(
-        file,
-        PICTURES[file.suffix],
-        save_all=True,
-        append_images=pictures[1:],
-        duration=round(1000 / clip.fps),
-        loop=0,
-    )
+    with writing(file), whole_file(file, durable=False) as opened:
+        pictures[0].save(
+            opened,
+            PICTURES[file.suffix],
+            save_all=True,
+            append_images=pictures[1:],
+            duration=round(1000 / clip.fps),
+            loop=0,
+        )
 
 
 __all__ = ["PICTURES", "Evaluation", "evaluate", "film", "load_ensemble", "load_policy", "summary"]

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backflip.files import writing
+from backflip.files import whole_file, writing
 from backflip.rundir import RunDir, RunError
 from backflip.segments import Array
 
@@ -44,6 +44,7 @@ def show(run: RunDir) -> list[Path]:
 
     Raises:
         RunError: nothing has been measured yet.
+        CannotWrite: the disk is full, or not ours to write on.
     """
     found = curves(run)
     present = {name: panel for name, panel in PANELS.items() if any(key in found for key in panel[1])}
@@ -57,14 +58,19 @@ def show(run: RunDir) -> list[Path]:
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         _draw(figure.add_subplot(), found, label, keys)
         written.append(directory / f"{name}.png")
-        figure.savefig(written[-1], dpi=130)
+        _save(figure, written[-1])
     whole = Figure(figsize=(12, 3.3 * -(-len(present) // 2)), layout="constrained")
     for position, (label, keys) in enumerate(present.values()):
         _draw(whole.add_subplot(-(-len(present) // 2), 2, position + 1), found, label, keys)
     whole.suptitle(f"{run.settings['task']}, seed {run.settings['seed']}, taught by {run.settings['teacher']}")
     written.append(directory / "run.png")
-    whole.savefig(written[-1], dpi=130)
+    _save(whole, written[-1])
     return written
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with writing(path), whole_file(path, durable=False) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def _draw(axes: Axes, found: Curves, label: str, keys: Sequence[str]) -> None:
