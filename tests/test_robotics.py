@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from backflip.envs import TASKS, Collector, UnknownTask, default_segment_steps, find_task
+from backflip.envs import TASKS, Collector, MissingExtra, UnknownTask, default_segment_steps, find_task
 from backflip.envs.robotics import ROBOTICS, Turning
 from backflip.envs.scripts import FARTHEST, Flip, OffFloor
 from backflip.envs.task import gymnasium_task
@@ -124,6 +125,18 @@ def test_an_id_may_name_the_module_that_registers_it() -> None:
 def test_an_unknown_name_is_answered_with_near_ones(wrong: str, near: str) -> None:
     with pytest.raises(UnknownTask, match=f"{wrong!r}; did you mean .*{near}"):
         find_task(wrong)
+
+
+@pytest.mark.parametrize("line", ["import nothing_of_the_kind", "from json import nothing_of_the_kind"])
+def test_a_module_that_imports_what_is_not_there_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "needy_envs.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtra, match=r"needy_envs imports what is not there \(.*nothing_of_the_kind"):
+        find_task("needy_envs:Reach-v0")
+    with pytest.raises(UnknownTask, match=r"Go to the folder that has absent_envs/inner\.py"):
+        find_task("absent_envs.inner:Reach-v0")
 
 
 @pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")

@@ -222,7 +222,21 @@ def check_spaces(task: str, env: Env) -> None:
 
 
 def _import(module: str) -> None:
-    """Import a module that may lie in the current folder, which an installed program is not given to look in."""
+    """Import a module that may lie in the current folder, which an installed program is not given to look in.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        MissingExtra: it imports what is not there.
+    """
+    try:
+        _look_here(module)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise MissingExtra(f"{module} imports what is not there ({error}); install or mend that") from error
+
+
+def _look_here(module: str) -> None:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -239,6 +253,7 @@ def gymnasium_task(name: str) -> Task:
 
     Raises:
         UnknownTask: Gymnasium knows no such id, or lacks what it needs.
+        MissingExtra: the module is there, and imports what is not.
     """
     module, _, environment = name.rpartition(":")
     try:
