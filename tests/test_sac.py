@@ -491,6 +491,19 @@ def test_random_steps_do_not_come_from_the_policy() -> None:
     assert policy.explore().actions.min() > 0.5
 
 
+def test_a_policy_that_has_learned_does_not_act_at_random_again_in_a_longer_run(tmp_path: Path) -> None:
+    # A fifth of a short run is random at most (`Settings.exploration`), and a fifth of a longer run is more.
+    policy, longer = (_policy(config=replace(SMALL, random_steps=steps), steps=16) for steps in (64, 1000))
+    policy.train(_true)
+    policy.train(_true)
+    policy.save(tmp_path)
+    longer.load(tmp_path)
+    _set_actor(longer, [9.0, 9.0], [-5.0, -5.0])
+    before = longer.updates
+    assert longer.train(_true).actions[:4].min() > 0.5
+    assert longer.updates > before > 0
+
+
 @pytest.mark.parametrize("random_steps", [0, 128])
 def test_every_rollout_draws_its_own_actions(random_steps: int) -> None:
     policy = _policy(config=replace(SMALL, random_steps=random_steps))

@@ -160,7 +160,7 @@ class SAC:
 
     def explore(self) -> Rollout:
         """Act for one rollout before there is an r̂: at random, then to see what is new, if that is wanted."""
-        seeks = self.config.random_steps <= self.steps and self.config.entropy_steps > 0
+        seeks = not self._at_random and self.config.entropy_steps > 0
         self._sought |= seeks
         return self._rollout(lambda rollout: np.zeros_like(rollout.true_rewards), learn=seeks, novelty=seeks)
 
@@ -205,6 +205,11 @@ class SAC:
         fallen = min(max(0.0, self.steps / self.total_steps - since) / (1 - since), 1.0)
         return self.config.learning_rate * (1 - (1 - LAST_RATE) * fallen)
 
+    @property
+    def _at_random(self) -> bool:
+        """Whether actions are uniformly random still; not again once it has learned, in a run that was made longer."""
+        return self.steps < self.config.random_steps and not self.updates
+
     def _draw_critics(self) -> None:
         """New critics, that know nothing."""
         rng = np.random.default_rng([self.seed, 2])
@@ -225,7 +230,7 @@ class SAC:
                 )
             self.replay.add(burst, actions, rewards)
             parts.append(burst)
-            if learn and self.steps > self.config.random_steps:
+            if learn and (self.updates or self.steps > self.config.random_steps):
                 self._learn(rng, burst.ends.size, novelty)
         self.iteration += 1
         return join_rollouts(parts)
@@ -235,7 +240,7 @@ class SAC:
         shape = (self.config.burst_steps, self.collector.environments, self.actions)
         inward = np.empty(shape, np.float32)
         time = iter(range(shape[0]))
-        if self.steps < self.config.random_steps:
+        if self._at_random:
             inward[:] = rng.uniform(-1, 1, shape)
             return self.collector.collect(lambda _: self._outward(inward[next(time)]), shape[0]), inward
         noise = rng.standard_normal(shape, np.float32)
