@@ -142,6 +142,31 @@ def test_a_run_that_died_and_resumed_equals_one_that_did_not(
     assert content(broken) == content(whole)
 
 
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_program_computes_after_a_run_in_turn_as_before(tmp_path: Path, flushes: bool) -> None:
+    import torch
+
+    from backflip.loop import in_turn
+
+    def computes() -> tuple[int, bool]:
+        return torch.get_num_threads(), (torch.tensor(sys.float_info.min, dtype=torch.float64) / 2).item() == 0
+
+    def look() -> None:
+        assert computes() == (1, True)
+        raise Killed
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        torch.set_flush_denormal(flushes)
+        with pytest.raises(Killed):
+            in_turn(make_run(tmp_path / "run"), look)
+        assert computes() == (3, flushes)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
 @pytest.mark.slow
 def test_a_backup_of_a_run_that_goes_on_ends_as_the_run_does(
     whole: Any, changes: dict[str, Any], tmp_path: Path

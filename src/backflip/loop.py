@@ -8,6 +8,7 @@ The three meet only in the run directory, so the same three objects run in one p
 reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -51,8 +52,7 @@ def in_turn(run: RunDir, watch: Callable[[], None] = lambda: None, parts: Parts 
     to: whenever the process dies, database and checkpoints agree.
     """
     settings = settings_of(run)
-    one_thread()
-    with run.owned(), _telling(run), closing(run.store()) as store:
+    with _one_thread_meanwhile(), run.owned(), _telling(run), closing(run.store()) as store:
         act = parts.act(run, store, settings)
         ask, fit = parts.ask(run, store, settings), parts.fit(run, store, settings)
         store.clock = lambda: float(act.policy.steps)
@@ -182,6 +182,18 @@ def _enter(path: Path) -> tuple[RunDir, Settings]:
     one_thread()
     run = RunDir.open(path)
     return run, settings_of(run)
+
+
+@contextmanager
+def _one_thread_meanwhile() -> Iterator[None]:
+    """As `one_thread`; whoever called computes as before afterwards."""
+    threads, flushes = torch.get_num_threads(), sys.float_info.min / 2 == 0  # PyTorch does not tell the latter
+    one_thread()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)
 
 
 def one_thread() -> None:
