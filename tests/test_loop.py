@@ -716,6 +716,33 @@ def test_at_once_a_slow_policy_is_saved_by_time_too(
     assert slow.saved == saved
 
 
+def test_steps_that_a_killed_run_takes_again_at_once_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backflip import loop
+    from backflip.acting import Act
+    from backflip.settings import settings_of
+
+    run = make_run(tmp_path / "run", mode="at_once")
+    monkeypatch.setattr(loop, "run_together", lambda *_, **__: True)
+    with closing(run.store()) as store:
+        act = Act(run, store, settings_of(run))
+        for number in (1, 2):
+            act.step()
+            run.record(act.policy.steps, {"act/value": float(number), "ask/labels": 0.0})
+            if number == 1:
+                act.save(number)
+        act.tell("exploring")
+    kept = act.policy.steps // 2
+    loop.at_once(run)
+    assert [(line["step"], line["name"]) for line in run.metrics()[0]] == [(kept, "act/value"), (kept, "ask/labels")]
+    assert (run.told("act")["steps"], run.told("act")["state"]) == (kept, "exploring")
+    with closing(run.store()) as store:
+        Act(run, store, settings_of(run)).save(3)
+    loop.at_once(run)
+    assert run.metrics() == ([], 0), "a policy from before its first step measures all of it anew"
+
+
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

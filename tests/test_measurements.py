@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backflip.measurements import append, mark, read, read_thinned
+from backflip.measurements import append, forget_after, mark, read, read_thinned
 
 
 @pytest.fixture
@@ -70,3 +70,17 @@ def test_what_was_cut_back_and_written_anew_has_another_mark(file: Path) -> None
         append(file, step, step / 3, {"act/pace": 0.0})
     assert file.stat().st_size > position
     assert mark(file, position) != before
+
+
+def test_what_was_measured_after_a_step_can_be_taken_out(file: Path) -> None:
+    with file.open("ab") as opened:
+        opened.write(b'{"step": 100, "sec')
+    append(file, 37, 60.0, {"fit/l2": 0.25})
+    found = read(file)[0]
+    forget_after(file, 37)
+    assert read(file)[0] == [line for line in found if line["step"] <= 37]
+    content, inode = file.read_bytes(), file.stat().st_ino
+    forget_after(file, 37)
+    assert (file.read_bytes(), file.stat().st_ino) == (content, inode), "nothing to do, nothing written"
+    forget_after(file.with_name("none"), 0)
+    assert not file.with_name("none").exists()

@@ -1,5 +1,6 @@
 """Acting: the policy in its environments, paid by the newest r̂; its behaviour becomes segments. §2.2.1"""
 
+import json
 import time
 from dataclasses import replace
 
@@ -9,11 +10,12 @@ from backflip.envs import Collector, find_task
 from backflip.envs.collect import has_simulator_state
 from backflip.envs.episodes import LONGEST_EPISODE, Episodes, first_behaviours, first_returns, whole_episodes
 from backflip.envs.facts import facts
+from backflip.files import write_whole
 from backflip.policies import Policy
 from backflip.policies.ppo import PPO
 from backflip.policies.sac import SAC
 from backflip.published import RECORD_STEPS, Published
-from backflip.rundir import RunDir
+from backflip.rundir import STEPS, RunDir
 from backflip.segments import Array, Rollout, cut_segments
 from backflip.settings import Settings, reset_seed
 from backflip.store import Store
@@ -153,6 +155,7 @@ class Act:
         self.run.record(self.policy.steps, self._finished())
         with self.run.publishing("act", number) as directory:
             self.policy.save(directory)
+            write_whole(directory / STEPS, json.dumps({"steps": self.policy.steps}).encode())
         # As after loading it: r̂ is read again, and pays what is remembered in the same calls.
         self.reward.read_again()
         self._begin_episodes()

@@ -8,6 +8,7 @@ The three meet only in the run directory, so the same three objects run in one p
 reproducible (`in_turn`), or in a process each, where nobody waits for anybody (`at_once`).
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from backflip.asking import Ask
 from backflip.files import CannotWrite
 from backflip.fitting import Fit
 from backflip.processes import Part, Stop, run_together
-from backflip.rundir import RunDir
+from backflip.rundir import STEPS, RunDir
 from backflip.settings import Settings, settings_of
 from backflip.store import Store
 
@@ -109,9 +110,22 @@ def at_once(
     ours = {name: (part, (run.path, parts)) for name, part in {"act": act_on, "ask": ask_on, "fit": fit_on}.items()}
     with run.owned(), _telling(run):
         run.forget_torn("reward")
+        _forget_lost_steps(run)
         finished = run_together({**beside, **ours}, leader="act", watch=watch, interrupted=interrupted)
         run.tell("run", state="finished" if finished else "stopped")
         return finished
+
+
+def _forget_lost_steps(run: RunDir) -> None:
+    """What was measured and told of steps after the checkpoint, which the policy takes again."""
+    newest = run.newest("act")
+    try:
+        steps = json.loads((newest.path / STEPS).read_text())["steps"] if newest else 0
+    except (FileNotFoundError, KeyError):  # a checkpoint of an older version
+        return
+    run.forget_metrics_after(steps)
+    if told := run.told("act"):
+        run.tell("act", **{**told, "steps": steps})
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backflip.files import writing
+from backflip.files import whole_file, writing
 
 MARKED_BYTES = 200
 MOST_POINTS = 2000
@@ -85,6 +86,23 @@ def read_thinned(file: Path, most: int = MOST_POINTS) -> tuple[list[Line], int]:
     return [line for lines in kept.values() for text in lines if (line := _parsed(text))], position
 
 
+def forget_after(file: Path, step: int) -> None:
+    """Take out what was measured after a step.
+
+    Raises:
+        CannotWrite: the disk is full, or not ours to write on.
+    """
+    try:
+        old = file.open("rb")
+    except FileNotFoundError:
+        return
+    with old:
+        if any(_step(text) > step for text in old):
+            old.seek(0)
+            with writing(file), whole_file(file) as new:
+                new.writelines(text for text in old if _step(text) <= step)
+
+
 def mark(file: Path, position: int) -> str:
     """What stands just before a position; something else there later means that they were cut back meanwhile."""
     begin = max(0, position - MARKED_BYTES)
@@ -94,6 +112,12 @@ def mark(file: Path, position: int) -> str:
             opened.seek(begin)
             content = opened.read(position - begin)
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _step(text: bytes) -> int:
+    """The step of a line, which is its beginning; 0 of a torn one."""
+    found = re.match(rb'{"step": (\d+),', text)
+    return int(found[1]) if found else 0
 
 
 def _name(text: bytes) -> bytes:

@@ -8,7 +8,7 @@
       clips/         drawings of segments, named by their content
       clip_rewards   what the newest r̂ gives for them
       now/           what each part is doing at the moment, rewritten all the time
-      metrics.jsonl  {step, seconds, name, value} a line, only ever appended
+      metrics.jsonl  {step, seconds, name, value} a line, appended; cut back where a run goes back to a checkpoint
 
 Needs neither torch nor gymnasium nor mujoco: the page runs wherever this directory is.
 """
@@ -35,6 +35,8 @@ from backflip.files import DamagedFile, sync_directory, write_whole, writing
 from backflip.store import Store, StoreError
 
 FORMAT = 1
+STEPS = "steps.json"
+"""In a checkpoint of the policy, with the environment steps it had taken."""
 KEPT = {"reward": 5}
 """How many are kept of each kind, where it is not 2: the newest, and one to fall back to."""
 READ_ATTEMPTS = 3
@@ -292,6 +294,10 @@ class RunDir:
         """Cut the measurements back to a position."""
         if self.metrics_position() > position:
             os.truncate(self._measured, position)
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Take out the measurements after a step (`measurements.forget_after`)."""
+        measurements.forget_after(self._measured, step)
 
     @property
     def _measured(self) -> Path:

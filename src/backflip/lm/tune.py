@@ -50,7 +50,7 @@ from backflip.lm.small import find
 from backflip.lm.tasks import TaskError, task_of
 from backflip.lm.vllm import server_of
 from backflip.published import Published
-from backflip.rundir import RunDir
+from backflip.rundir import STEPS, RunDir
 from backflip.segments import Array
 from backflip.settings import Settings
 from backflip.store import Store
@@ -366,14 +366,15 @@ class Tune:
         """A checkpoint."""
         with self.run.publishing("act", number) as directory:
             self.tuner.save(directory)
-            write_whole(directory / "steps.json", json.dumps({"explored": self.policy.explored}).encode())
+            steps = {"steps": self.policy.steps, "explored": self.policy.explored}
+            write_whole(directory / STEPS, json.dumps(steps).encode())
 
     def load(self, exactly: int | None = None) -> None:
         """Go on from the newest checkpoint, or from that of a number, if there is one."""
         checkpoint = self.run.newest("act", exactly)
         if checkpoint is not None:
             self.tuner.load(checkpoint.path)
-            self.policy.explored = int(json.loads((checkpoint.path / "steps.json").read_text())["explored"])
+            self.policy.explored = int(json.loads((checkpoint.path / STEPS).read_text())["explored"])
             self._recorded = (self.policy.steps, time.perf_counter())
 
 
