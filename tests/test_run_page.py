@@ -158,7 +158,7 @@ def test_what_is_not_there_yet_is_said_as_it_is(
     empty = page.locator("#overview-charts .chart:visible .empty:visible")
     expect(empty).to_have_text(
         [
-            "Appears with the first r̂, or with the first true return.",
+            "Appears when the policy is measured first since there is an r̂, or with the first true return.",
             "Appears with the first answers to pairs that were asked since there is an r̂.",
             "Appears with the first pairs.",
             "Appears when the policy is measured first.",

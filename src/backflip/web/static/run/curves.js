@@ -36,7 +36,7 @@ const OVERVIEW = [
   {
     title: "Return of an episode",
     hint: "r̂ on the left axis, in its own units; the true return, where there is one, on the right.",
-    empty: "Appears with the first r̂, or with the first true return.",
+    empty: "Appears when the policy is measured first since there is an r̂, or with the first true return.",
     format: plain,
     series: [
       { name: "act/predicted_return", label: "predicted", colour: "blue" },
