@@ -189,6 +189,28 @@ def test_a_run_knows_its_own_answers_again(write: Callable[..., list[Path]], tmp
         assert bring_texts(store, prepared(store, other, features)).brought.events == 1, "nobody could tell before"
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("order", [[write_trl, write_dialogues], [write_dialogues, write_trl]])
+def test_the_same_answers_in_both_forms_are_brought_in_once(
+    order: list[Callable[..., list[Path]]], together: bool, tmp_path: Path
+) -> None:
+    from backflip.exchange.incoming import import_all
+    from test_exchange import a_run
+
+    texts = [Text(f"prompt {i // 2}", f"completion {i}") for i in range(6)]
+    texts += [Text(f"say {HOSTILE}", HOSTILE), Text(f"say {HOSTILE}", "no")]
+    with closing(Store(tmp_path / "run.db")) as store:
+        asked = store.ask(store.add(segments_of(texts)).reshape(-1, 2))
+        for query, choice in zip(asked, [LEFT, RIGHT, EQUAL, RIGHT], strict=True):
+            for teacher in ("annotator-1", "annotator-2"):
+                store.answer(Preference(new_uuid(), query.id, choice, teacher))
+        files = [write(tmp_path / f"{i}.jsonl", outgoing(store)) for i, write in enumerate(order)]
+    with closing(Store(tmp_path / "other.db")) as other:
+        for paths in [files[0] + files[1]] if together else files:
+            found = import_all(a_run(tmp_path / paths[0].stem), other, paths, features=features, room=ROOM)
+        assert (other.counts().labels, found.brought.known) == (8, 8)
+
+
 def test_a_dialogue_of_several_turns_goes_out_as_it_came_in(tmp_path: Path) -> None:
     before = "\n\nHuman: hello\n\nAssistant: hi\n\nHuman: and?\n\nAssistant:"
     row = {"chosen": f"{before} well", "rejected": f"{before} no"}

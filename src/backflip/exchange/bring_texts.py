@@ -24,6 +24,8 @@ from backflip.texts import Text, are_texts, pack_texts, unpack_text
 
 Statement = tuple[str, str, bool]
 """The better text and the worse one, whole; or two that are about the same."""
+Said = dict[Statement, set[str]]
+"""What was ever answered about two texts, in the forms in which it may come back, and by whom."""
 Features = Callable[[list[Text]], Float32[np.ndarray, "n k d"]]
 """What r̂ reads of each text, k steps of it; rows of zeros at the end are padding."""
 
@@ -48,12 +50,20 @@ class Prepared:
     """How many of its answers are in the store already."""
 
 
-def prepared(store: Store, path: Path, features: Features, decode: Decode | None = None, room: int = ROOM) -> Prepared:
+def prepared(
+    store: Store,
+    path: Path,
+    features: Features,
+    decode: Decode | None = None,
+    room: int = ROOM,
+    said: Said | None = None,
+) -> Prepared:
     """Read what a file says about pairs of texts; a language model that reads them may take minutes.
 
     Args:
         decode: makes a text of tokens, where a file has these.
         room: bytes for a text, where the store has no texts yet; else it is as there.
+        said: what was answered, where it was read before; what this file says is added to it.
 
     Raises:
         ExchangeError: nothing in the file can be read, or its texts do not fit those of the store.
@@ -61,8 +71,10 @@ def prepared(store: Store, path: Path, features: Features, decode: Decode | None
     with store.reading() as c:
         here = layout_of(c)
     found = read_texts(path, decode)
-    said = _said(store)
+    said = answered(store) if said is None else said
     judged = [one for one in found.judged if not _is_known(one, said)]
+    for one in judged:
+        _add(said, one.left, one.right, one.choice, one.teacher)
     texts = list(dict.fromkeys(text for one in judged for text in (one.left, one.right)))
     parts = list(_segments(str(path), texts, features, here, room))
     named = [name for part in parts for name in names_of(part)]
@@ -84,8 +96,8 @@ def bring_texts(store: Store, texts: Prepared, here: Here | None = None) -> Impo
     return replace(new, brought=replace(new.brought, known=known), passed_over=texts.passed_over)
 
 
-def _said(store: Store) -> dict[Statement, set[str]]:
-    """What was ever answered here about two texts, in the forms in which it may come back, and by whom."""
+def answered(store: Store) -> Said:
+    """What was ever answered here about two texts."""
     choices = event.c.kind.in_({*CHOICES} - {Choice.INCOMPARABLE.value}) & (event.c.purpose == LABEL)
     statement = sa.select(event.c.kind, event.c.teacher, query.c.left, query.c.right)
     with store.reading() as c:
@@ -96,30 +108,35 @@ def _said(store: Store) -> dict[Statement, set[str]]:
     texts: dict[int, Text] = {}
     for segments in in_chunks(store, sorted({side for row in rows for side in (row.left, row.right)}), layout):
         texts |= zip(segments.ids.tolist(), map(unpack_text, segments.states), strict=True)
-    said: dict[Statement, set[str]] = {}
+    said: Said = {}
     for row in rows:
-        left, right = texts[row.left], texts[row.right]
-        for form in (_whole, dialogue):
-            said.setdefault(_statement(form(left), form(right), Choice(row.kind)), set()).add(row.teacher)
+        _add(said, texts[row.left], texts[row.right], Choice(row.kind), row.teacher)
     return said
 
 
-def _is_known(one: Judged, said: dict[Statement, set[str]]) -> bool:
-    teachers = said.get(_statement(_whole(one.left), _whole(one.right), one.choice), ())
-    return any(may_be_one(teacher, one.teacher) for teacher in teachers)
+def _add(said: Said, left: Text, right: Text, choice: Choice, teacher: str) -> None:
+    for statement in _statements(left, right, choice):
+        said.setdefault(statement, set()).add(teacher)
+
+
+def _is_known(one: Judged, said: Said) -> bool:
+    found = (said.get(statement, set()) for statement in _statements(one.left, one.right, one.choice))
+    return any(may_be_one(teacher, one.teacher) for teacher in set().union(*found))
 
 
 def _whole(text: Text) -> str:
     return text.prompt + text.completion
 
 
-def _statement(left: str, right: str, choice: Choice) -> Statement:
-    """What is said, on whichever side each text was: dialogues have no sides."""
-    if choice is Choice.EQUAL:
-        left, right = sorted((left, right))
-    elif choice is Choice.RIGHT:
-        left, right = right, left
-    return left, right, choice is Choice.EQUAL
+def _statements(left: Text, right: Text, choice: Choice) -> Iterator[Statement]:
+    """What is said, in either form, on whichever side each text was: dialogues have no sides."""
+    for form in (_whole, dialogue):
+        one, other = form(left), form(right)
+        if choice is Choice.EQUAL:
+            one, other = sorted((one, other))
+        elif choice is Choice.RIGHT:
+            one, other = other, one
+        yield one, other, choice is Choice.EQUAL
 
 
 def _segments(source: str, texts: list[Text], features: Features, here: Layout | None, room: int) -> Iterator[Segments]:

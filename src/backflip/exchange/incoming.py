@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backflip.exchange.bring import Here, Imported, bring
-from backflip.exchange.bring_texts import ROOM, Features, bring_texts, prepared
+from backflip.exchange.bring_texts import ROOM, Features, answered, bring_texts, prepared
 from backflip.exchange.bundle import Bundle, ExchangeError, outgoing
 from backflip.exchange.clips import read_clips
 from backflip.exchange.episodes import place, read_episodes
@@ -54,7 +54,8 @@ def import_all(
     wanted = wanted_by(run, store) if others else None
     with ExitStack() as open_runs:
         bundles = [_read(path, run, wanted, open_runs) for path in others] if wanted else []
-        read = [prepared(store, path, features, decode, room) for path in texts] if features else []
+        said = answered(store) if texts else {}
+        read = [prepared(store, path, features, decode, room, said) for path in texts] if features else []
         layouts = [wanted.layout] if wanted else [one.layout for one in read if one.layout]
         here = Here(store, layouts[0]) if layouts else None
         with store.transaction():  # a run that goes on waits for it
