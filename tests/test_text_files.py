@@ -359,6 +359,17 @@ def test_a_run_of_texts_takes_files_of_texts(store: Store, tmp_path: Path) -> No
     assert found.passed_over[0].startswith(f"{file}, line 2: this is not a line of JSON")
 
 
+def test_a_file_of_ties_may_have_none(tmp_path: Path) -> None:
+    from backflip.exchange.incoming import import_all
+    from test_exchange import a_run
+
+    with closing(Store(tmp_path / "run.db")) as store, closing(Store(tmp_path / "other.db")) as other:
+        (query,) = store.ask(store.add(segments_of([Text("p", "a"), Text("p", "b")])).reshape(-1, 2))
+        store.answer(Preference(new_uuid(), query.id, LEFT, "ana"))
+        paths = write_trl(tmp_path / "trl.jsonl", outgoing(store))
+        assert import_all(a_run(tmp_path / "run"), other, paths, features=features, room=ROOM).brought.events == 1
+
+
 def test_a_language_model_reads_before_others_have_to_wait(store: Store, tmp_path: Path) -> None:
     path, _ = write_trl(tmp_path / "trl.jsonl", outgoing(store))
     run = RunDir.create(tmp_path / "run", {"task": "own", "seed": 1, "teacher": "people"})

@@ -116,7 +116,7 @@ def dialogue(text: Text) -> str:
 
 
 def holds_texts(path: Path) -> bool:
-    """Whether a file holds pairs of texts, rather than events."""
+    """Whether a file holds pairs of texts, rather than events; one of ties may hold none."""
     if path.suffix == ".json":
         return path.is_file()
     if path.suffix != ".jsonl" or not path.is_file():
@@ -129,7 +129,7 @@ def holds_texts(path: Path) -> bool:
                 continue
             if isinstance(row, dict):
                 return "uuid" not in row and any(keys <= row.keys() for keys in _READERS)
-    return False
+    return path.name.endswith(TIES)
 
 
 def read_texts(path: Path, decode: Decode | None = None) -> Found:
