@@ -275,6 +275,19 @@ def test_settings_that_cannot_be_are_said(
     assert f"the settings in {copy / 'run.json'} are damaged" in sentence(refused(*command, copy))
 
 
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+@pytest.mark.parametrize(("name", "value"), [("policy", "sac"), ("ppo", {"width": 24})])
+def test_a_policy_that_does_not_fit_the_settings_is_said(
+    refused: Refused, copy: Path, command: str, name: str, value: object
+) -> None:
+    config = json.loads((copy / "run.json").read_text())
+    config["settings"][name] = value
+    (copy / "run.json").write_text(json.dumps(config))
+    said = sentence(refused(command, copy))
+    assert f"{copy / 'act'}" in said
+    assert f"does not fit the settings in {copy / 'run.json'}" in said
+
+
 def damage_a_page(file: Path) -> None:
     """Half a page of an index: whoever only opens the database does not see it."""
     content = bytearray(file.read_bytes())

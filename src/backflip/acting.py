@@ -15,7 +15,7 @@ from backflip.policies import Policy
 from backflip.policies.ppo import PPO
 from backflip.policies.sac import SAC
 from backflip.published import RECORD_STEPS, Published
-from backflip.rundir import STEPS, RunDir
+from backflip.rundir import STEPS, Checkpoint, RunDir, RunError
 from backflip.segments import Array, Rollout, cut_segments
 from backflip.settings import Settings, reset_seed
 from backflip.store import Store
@@ -164,13 +164,29 @@ class Act:
         """Go on from the newest checkpoint, or from that of a number, if there is one."""
         checkpoint = self.run.newest("act", exactly)
         if checkpoint is not None:
-            self.policy.load(checkpoint.path)
+            load_into(self.policy, checkpoint, self.run)
             self._begin_episodes()
             self._recorded = (self.policy.steps, time.perf_counter())
 
     def _begin_episodes(self) -> None:
         self.policy.collector.reset(reset_seed(self.settings.seed, self.policy.iteration))
         self.episodes = Episodes(self.policy.collector.environments)
+
+
+def load_into(policy: Policy, checkpoint: Checkpoint, run: RunDir) -> None:
+    """Let a policy go on from a run's checkpoint.
+
+    Raises:
+        DamagedFile: it cannot be read.
+        RunError: it is another kind of policy than the run's settings say.
+    """
+    try:
+        policy.load(checkpoint.path)
+    except (KeyError, RuntimeError) as error:
+        raise RunError(
+            f"the policy in {checkpoint.path} does not fit the settings in {run.path / 'run.json'}: they were changed, "
+            "or another version of backflip wrote it; restore a copy, or use the version that run.json names"
+        ) from error
 
 
 def make_policy(settings: Settings, segment_steps: int) -> Policy:

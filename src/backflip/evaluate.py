@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from backflip.acting import make_policy
+from backflip.acting import load_into, make_policy
 from backflip.envs import Collector, find_task
 from backflip.envs.clips import draw_segment
 from backflip.envs.episodes import LONGEST_EPISODE, first_behaviours, first_episode, first_returns, whole_episodes
@@ -57,14 +57,14 @@ def load_policy(run: RunDir) -> Policy:
     """A run's newest policy, in fresh environments.
 
     Raises:
-        RunError: there is no checkpoint of it yet.
+        RunError: there is no checkpoint of it yet, or none that fits the run's settings.
     """
     settings = settings_of(run)
     checkpoint = run.newest("act")
     if checkpoint is None:
         raise RunError(f"{run.path} has no checkpoint of a policy yet; let it train a little longer")
     policy = make_policy(settings, 1)
-    policy.load(checkpoint.path)
+    load_into(policy, checkpoint, run)
     return policy
 
 
