@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -526,12 +527,18 @@ def test_the_doctor_is_content_without_the_robots(
     ],
 )
 def test_a_preset_is_where_settings_come_from_and_by_default_what_can_act(
-    tmp_path: Path, task: str, preset: str | None, policy: str, labels: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, preset: str | None, policy: str, labels: int
 ) -> None:
+    from backflip.acting import Act
     from backflip.rundir import RunDir
 
+    def interrupt(_: Act) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Act, "step", interrupt)
     named = ["--preset", preset] if preset else []
-    call("train", task, *named, "--teacher", "oracle", "--steps", 1, "--seed", 5, "--run", tmp_path / "run")
+    with pytest.raises(SystemExit):
+        call("train", task, *named, "--teacher", "oracle", "--steps", 1, "--seed", 5, "--run", tmp_path / "run")
     settings = RunDir.open(tmp_path / "run").settings
     assert (settings["policy"], settings["labels"]) == (policy, labels)
     assert (settings["teacher"], settings["steps"], settings["seed"]) == ("oracle", 1, 5)
@@ -744,11 +751,12 @@ def test_a_run_in_turn_that_is_interrupted_says_how_far_it_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int, said: str
 ) -> None:
     from backflip.api import start
+    from backflip.fit import FitConfig
     from backflip.progress import Progress
     from backflip.settings import Settings
 
     settings = Settings("Pendulum-v1", "oracle", labels=12, steps=20_000, mode="in_turn", checkpoint_steps=4_000)
-    run = start(settings, tmp_path / "run")
+    run = start(replace(settings, fit=FitConfig(first_steps=10, steps=10)), tmp_path / "run")
 
     def interrupt(_: Progress) -> None:
         if run.told("act").get("steps", 0) >= at:

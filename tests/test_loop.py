@@ -50,9 +50,11 @@ def changes_for(policy: str) -> dict[str, Any]:
     return {
         "policy": "sac",
         "calibrate_on": "labelled",
-        "sac": SACConfig(updates_per_step=0.05, batch=32, width=32, random_steps=1_200, capacity=9_000),
+        "steps": 6_000,
+        "checkpoint_steps": 2_000,
+        "sac": SACConfig(updates_per_step=0.05, batch=32, width=32, random_steps=600, capacity=4_500),
         "fit": FitConfig(**QUICK_FIT, shortest_crop=0.7, error_rates="annotator"),
-        "ask": AskConfig(selector="diverse", until=0.8, session=5, recent=480),
+        "ask": AskConfig(selector="diverse", until=0.8, session=5, recent=240),
     }
 
 
@@ -122,7 +124,7 @@ class Killed(Exception):
     """Stands for a death between two turns; everything since the last checkpoint is lost, as by kill -9."""
 
 
-@pytest.mark.parametrize("turns", [*(pytest.param(turns, marks=pytest.mark.slow) for turns in (1, 9)), 23])
+@pytest.mark.parametrize("turns", [*(pytest.param(turns, marks=pytest.mark.slow) for turns in (1, 9)), 11])
 def test_a_run_that_died_and_resumed_equals_one_that_did_not(
     whole: Any, changes: dict[str, Any], tmp_path: Path, turns: int
 ) -> None:
@@ -207,7 +209,8 @@ def test_a_run_killed_with_signal_9_resumes_to_the_same_bytes(
         process = subprocess.Popen([sys.executable, "-c", program, str(broken.path)])
         before = broken.told("act").get("steps", 0)
         deadline = time.monotonic() + 60
-        while broken.told("act").get("steps", 0) < min(before + 4_000, 11_000) and time.monotonic() < deadline:
+        checkpoint, last = broken.settings["checkpoint_steps"], broken.settings["steps"] - 1_000
+        while broken.told("act").get("steps", 0) < min(before + checkpoint, last) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -283,15 +286,16 @@ def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
 ) -> None:
     from backflip.loop import in_turn
 
-    watched = make_run(tmp_path / "watched", evaluate_steps=3_000, evaluate_episodes=2, **changes)
+    every = whole.settings["steps"] // 4
+    watched = make_run(tmp_path / "watched", evaluate_steps=every, evaluate_episodes=2, **changes)
     in_turn(watched)
     assert content(watched) == content(whole)
     assert evaluations(whole) == {}
     # A rollout of 8 environments is 64 steps long, that of SAC 32: a segment of 30 in whole bursts of 8. The first that
-    # ends at or after each 3000 steps is followed by an evaluation.
+    # ends at or after each quarter is followed by an evaluation.
     rollout = 8 * (32 if changes else 64)
     found = evaluations(watched)
-    assert list(found) == [-(-3_000 * k // rollout) * rollout for k in range(1, 5)]
+    assert list(found) == [-(-every * k // rollout) * rollout for k in range(1, 5)]
     assert all(-2_000 < value < 0 for value in found.values())
     assert len(set(found.values())) == len(found)
 
@@ -349,8 +353,8 @@ def test_nothing_is_asked_and_nobody_is_waited_for_before_the_random_steps_are_o
         steps = []
         while act.step(wait=True):
             steps.append(act.policy.steps)
-            assert ask.step() == (act.policy.steps >= 1_200)
-        assert steps == [256, 512, 768, 1024, 1280]
+            assert ask.step() == (act.policy.steps >= 600)
+        assert steps == [256, 512, 768]
         assert store.counts().asked == 2
         assert run.told("act")["state"] == "waiting for the first answers"
 
@@ -467,12 +471,12 @@ def test_a_quarter_of_the_labels_is_asked_before_the_policy_learns(tmp_path: Pat
 def test_a_run_too_short_for_its_labels_begins_to_learn_after_a_quarter_of_its_steps(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
-    run = make_run(tmp_path / "run", labels=200, steps=4_096)
+    run = make_run(tmp_path / "run", labels=120, steps=4_096)
     in_turn(run)
     with closing(run.store()) as store:
         asked = [query.policy_steps for _, query in store.preferences()]
     assert min(asked) == 1_024
-    assert len(asked) > 100
+    assert len(asked) > 60
     assert run.newest_number("reward") is not None
 
 
@@ -507,12 +511,12 @@ def test_steps_are_counted_at_the_environments_and_end_where_the_budget_ends(
         return plain(self, action)
 
     monkeypatch.setattr(PendulumEnv, "step", counted)
-    run = make_run(tmp_path / "run", steps=6_000)
+    run = make_run(tmp_path / "run", steps=2_000, labels=12)
     in_turn(run)
     per_rollout = 8 * 75  # 75 is half of Pendulum's... the longer of rollout and segment
     told = run.told("act")["steps"]
     assert stepped[0] == told
-    assert 6_000 <= told < 6_000 + max(per_rollout, 8 * 64)
+    assert 2_000 <= told < 2_000 + max(per_rollout, 8 * 64)
 
 
 @pytest.mark.slow
@@ -620,7 +624,7 @@ def test_more_steps_at_once_go_on_from_the_last_checkpoint(tmp_path: Path) -> No
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
 
-    run = make_run(tmp_path / "run", mode="at_once", **{**changes_for("sac"), "steps": 6_000})
+    run = make_run(tmp_path / "run", mode="at_once", **changes_for("sac"))
     to_the_end()
     taken = run.told("act")["steps"]
     extend(run, steps=12_000, labels=60)
@@ -647,9 +651,9 @@ def test_a_behaviour_is_measured_while_training_where_evaluations_are_wanted(tmp
 def test_a_task_with_choices_for_actions_and_early_ends_is_learned_from(tmp_path: Path) -> None:
     from backflip.loop import in_turn
 
-    run = make_run(tmp_path / "run", task="CartPole-v1", labels=20, steps=6_000)
+    run = make_run(tmp_path / "run", task="CartPole-v1", labels=12, steps=3_000)
     in_turn(run)
-    assert run.told("fit")["comparisons"] == 20
+    assert run.told("fit")["comparisons"] == 12
     recent = _recent(run)
     assert recent.lengths.min() < recent.lengths.max(), "CartPole's first episodes are shorter than a segment"
 

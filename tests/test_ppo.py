@@ -311,7 +311,7 @@ def test_it_learns_the_reward_that_it_is_paid_and_not_the_true_one() -> None:
         paid: Array = -np.square(rollout.actions + 0.5 * rollout.observations).sum(-1)
         return paid
 
-    for _ in range(40):
+    for _ in range(28):
         policy.train(opposite)
     seen = np.random.default_rng(9).uniform(-1, 1, (200, 2)).astype(np.float32)
     assert np.abs(policy.choose(seen) + 0.5 * seen).mean() < 0.05
