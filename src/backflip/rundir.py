@@ -35,12 +35,11 @@ from backflip.files import DamagedFile, sync_directory, write_whole, writing
 from backflip.store import Store, StoreError
 
 FORMAT = 1
-STEPS = "steps.json"
-"""In a checkpoint of the policy, with the environment steps it had taken."""
+STEPS = "steps.json"  # in a checkpoint of the policy: the environment steps it had taken
 KEPT = {"reward": 5}
 """How many are kept of each kind, where it is not 2: the newest, and one to fall back to."""
 READ_ATTEMPTS = 3
-"""Bytes of measurements, two lines, that are looked at to see whether they are the same as before."""
+"""How often to look for a checkpoint that is whole: the newest may be replaced meanwhile."""
 PACKAGES = ("backflip", "numpy", "torch", "gymnasium", "mujoco", "sqlalchemy")
 
 
@@ -296,7 +295,7 @@ class RunDir:
             os.truncate(self._measured, position)
 
     def forget_metrics_after(self, step: int) -> None:
-        """Take out the measurements after a step (`measurements.forget_after`)."""
+        """Take out the measurements after a step."""
         measurements.forget_after(self._measured, step)
 
     @property
