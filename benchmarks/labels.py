@@ -72,7 +72,7 @@ BARS = {
     "Pendulum-v1": Bar(50, 30_000, 5),
     "reacher": Bar(100, 100_000, 5),
     "cheetah": Bar(100, 150_000, 5),
-    "dmc-walker-walk": Bar(100, 500_000, 5),
+    "dmc-walker-walk": Bar(100, 250_000, 5),
     "dmc-cheetah-run": Bar(100, 1_000_000, 3),
     "hopper": Bar(200, 300_000, 3),
     "walker": Bar(250, 500_000, 3),
@@ -98,6 +98,14 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "diverse": _inside("ask", selector="diverse"),
     "newest": _inside("ask", newest=0.3),
     "newest-information": _inside("ask", newest=0.3, selector="information"),
+    "variance": _inside("ask", newest=1.0, selector="variance"),
+    "not-pretrained": _inside("sac", entropy_steps=0),
+    "until-2026-11-30": lambda settings: replace(  # fits of 200 minibatches, and nothing of walker-walk's own
+        settings,
+        fit=replace(settings.fit, steps_per_comparison=None),
+        ask=replace(settings.ask, newest=1.0, selector="variance"),
+        sac=replace(settings.sac, entropy_steps=0),
+    ),
     "near-policy": _inside("ask", recent=480),  # the newest 24,000 steps (QPA: the last ten episodes)
     "labels-by-a-third": _inside("ask", until=1 / 3),
     "fixed-l2": _inside("fit", l2_rate=1.0),
@@ -108,7 +116,9 @@ VARIANTS: dict[str, Callable[[Settings], Settings]] = {
     "no-error": _inside("fit", error_rate=0.0),
     "bounded": _inside("reward", bounded=True),
     "sizes": reading_sizes,
-    "no-sizes": lambda settings: replace(settings, reward=FAST.reward, fit=FAST.fit),
+    "no-sizes": lambda settings: replace(  # with fits of 200 minibatches, too, as all were when it was run
+        settings, reward=FAST.reward, fit=replace(FAST.fit, steps_per_comparison=None)
+    ),
     "members-1": _inside("reward", members=1),
     "members-5": _inside("reward", members=5),
     "width-256": _inside("reward", width=256),

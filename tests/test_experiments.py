@@ -47,6 +47,25 @@ def test_a_task_with_stages_spreads_its_labels_over_the_run(monkeypatch: pytest.
     assert settings_for("Pendulum-v1").ask == FAST.ask
 
 
+def test_a_task_can_be_asked_about_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = replace(find_task("Pendulum-v1"), asks_about_newest=True)
+    monkeypatch.setattr("backflip.experiments.find_task", lambda name: asking)
+    for teacher in ("oracle", "people"):
+        settings = settings_for("Pendulum-v1", teacher=teacher)
+        assert settings.ask == replace(FAST.ask, newest=0.3, selector="information")
+        assert settings.fit == replace(FAST.fit, steps_per_comparison=10)
+    assert settings_for("Pendulum-v1", "paper", teacher="oracle").ask == PAPER.ask
+
+
+def test_a_policy_seeks_what_is_new_first_where_the_task_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    exploring = replace(find_task("Pendulum-v1"), exploring_steps=700)
+    monkeypatch.setattr("backflip.experiments.find_task", lambda name: exploring)
+    assert settings_for("Pendulum-v1", teacher="oracle").sac == replace(FAST.sac, entropy_steps=700)
+    assert settings_for("Pendulum-v1", teacher="scripted").sac.entropy_steps == 700
+    assert settings_for("Pendulum-v1", teacher="scripted").sac.constant_until == 0.6
+    assert settings_for("Pendulum-v1", "paper", teacher="oracle").sac.entropy_steps == 0
+
+
 def test_where_a_distance_counts_r_hat_reads_sizes() -> None:
     assert find_task("reacher").reads_sizes
     settings = settings_for("reacher", teacher="oracle")
@@ -81,7 +100,7 @@ def test_a_script_is_asked_late_and_its_reward_is_held_smaller(task: str) -> Non
     fast = settings_for(task, teacher="scripted")
     assert fast.ask.initial_fraction == 0.1
     assert (fast.fit.l2, fast.fit.largest_l2) == (1e-2, 1e-1)
-    assert replace(fast.fit, l2=FAST.fit.l2, largest_l2=FAST.fit.largest_l2) == FAST.fit
+    assert (FAST.fit.steps_per_comparison, fast.fit.steps_per_comparison) == (20, None)
     assert settings_for(task, "paper", teacher="scripted").fit == PAPER.fit
     assert settings_for(task).fit == FAST.fit
 

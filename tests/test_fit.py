@@ -644,6 +644,27 @@ def test_a_later_fit_learns_the_answers_that_were_appended(make_segments: MakeSe
     assert _spearman(fitter, fresh) > max(0.9, early)
 
 
+def test_later_fits_have_so_many_minibatches_for_each_new_answer(make_segments: MakeSegments, tmp_path: Path) -> None:
+    data = _compared(make_segments, 30)
+    fitter = _fitter(None, replace(BRIEF, steps_per_comparison=2))
+
+    def minibatches(*changed: int, undone: bool = False) -> float:
+        taken = fitter.adam.state[fitter.ensemble.parameters[0]].get("step", torch.zeros(()))
+        before, places = float(taken), np.array(changed)
+        fitter.absorb(Changes(data.query_ids[places], None if undone else data[places], 0))
+        assert fitter.fit()
+        return float(fitter.adam.state[fitter.ensemble.parameters[0]]["step"]) - before
+
+    assert minibatches(*range(15)) == BRIEF.first_steps
+    assert minibatches(15, 16, 17) == 6
+    assert minibatches(*range(18, 28)) == BRIEF.steps
+    assert minibatches(15, undone=True) == 2
+    fitter.absorb(Changes(data.query_ids[28:29], data[np.array([28])], 0))
+    fitter.save(tmp_path)
+    fitter.load(tmp_path, fitter.data)
+    assert minibatches(29) == 4  # one came in while nothing was fitted
+
+
 def test_a_fit_repeats_itself_and_another_seed_does_not(make_segments: MakeSegments) -> None:
     data = _compared(make_segments, 30)
     fitters = [_fitter(data, seed=seed) for seed in (1, 1, 2)]

@@ -59,6 +59,7 @@ FAST = Settings(
         shortest_crop=0.7,  # SURF crops 50 steps to 35-55
         first_steps=500,
         steps=200,
+        steps_per_comparison=20,  # docs/log.md, 2026-11-30
         l2=3e-3,  # docs/log.md
         largest_l2=3e-2,  # docs/log.md
         l2_rate=1.01,  # docs/log.md
@@ -96,6 +97,7 @@ TEXT = Settings(
         error_rate=0.1,  # §2.2.3
         first_steps=300,
         steps=100,
+        steps_per_comparison=10,  # in sessions of ten these are the 100 that every text run was measured with
         l2=3e-3,
         largest_l2=3e-2,
         l2_rate=1.01,
@@ -216,12 +218,17 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     ask = base.ask
     if preset == "fast" and teacher == SCRIPTED:  # a novel behaviour is not among the first clips (docs/log.md)
         ask = replace(ask, initial_fraction=0.1)
-        usual["fit"] = replace(base.fit, l2=1e-2, largest_l2=1e-1)
+        usual["fit"] = replace(base.fit, steps_per_comparison=None, l2=1e-2, largest_l2=1e-1)
         usual["sac"] = replace(base.sac, constant_until=0.6)  # what it has learned it keeps (docs/log.md)
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:
         half, last = named.labels_spread
         ask = replace(ask, half_life=half * given.get("steps", base.steps), until=last)
+    if preset == "fast" and named.asks_about_newest:  # docs/log.md, 2026-11-30
+        ask = replace(ask, newest=0.3, selector="information")
+        usual["fit"] = replace(usual.get("fit", base.fit), steps_per_comparison=10)
     usual["ask"] = ask
+    if preset == "fast" and named.exploring_steps:
+        usual["sac"] = replace(usual.get("sac", base.sac), entropy_steps=named.exploring_steps)
     if preset == "fast" and named.reads_sizes:
         base = reading_sizes(base)
     return replace(base, **{"task": task, **usual, **given})

@@ -46,6 +46,9 @@ class FitConfig:
     """Minibatches of the first fit, on the labels from the untrained policy."""
     steps: int = 100
     """Minibatches of each later fit, which starts from the weights of the one before."""
+    steps_per_comparison: int | None = None
+    """At most so many in a later fit for each comparison that is new, if that is said: where there are few comparisons,
+    more only make r̂ surer of those (docs/log.md)."""
     l2: float = 1e-4
     """ℓ2 coefficient at the start (Ibarz 2018, A.3)."""
     largest_l2: float = LARGEST_L2
@@ -167,6 +170,7 @@ class Fitter:
         self.last_event = 0
         self.fits = 0
         self.seconds = 0.0
+        self._fitted_to = 0
         self._prepare()
 
     def _prepare(self) -> None:
@@ -198,7 +202,7 @@ class Fitter:
         self._standardise(self.data)
         table = self._tabulated(self.data, error_rates)
         rng = np.random.default_rng([self.seed, self.fits])
-        steps = self.config.first_steps if self.fits == 0 else self.config.steps
+        steps = self._steps(self.data)
         n, _, k = table.mask.shape
         size = min(n, self.config.batch, max(8, self.config.batch_steps // k))
         order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
@@ -213,6 +217,13 @@ class Fitter:
         self.fits += 1
         self.seconds = time.perf_counter() - started
         return True
+
+    def _steps(self, data: Comparisons) -> int:
+        """Minibatches of this fit."""
+        each, new, self._fitted_to = self.config.steps_per_comparison, len(data) - self._fitted_to, len(data)
+        if self.fits == 0:
+            return self.config.first_steps
+        return self.config.steps if each is None else min(self.config.steps, each * max(1, new))
 
     def _standardise(self, data: Comparisons) -> None:
         """Inputs are standardised on all behaviour in D: what a policy does soon differs a lot from what it began with.
@@ -346,7 +357,7 @@ class Fitter:
         arrays = {"l2": self.l2.numpy(), "running": self.running.numpy()}
         for index, state in enumerate(self.adam.state_dict()["state"].values()):
             arrays |= {f"adam_{index}_{name}": np.asarray(value) for name, value in state.items()}
-        meta = {"fits": self.fits, "last_event": self.last_event}
+        meta = {"fits": self.fits, "last_event": self.last_event, "fitted_to": self._fitted_to}
         save_arrays(directory / "fitter.safetensors", arrays, meta)
 
     def load(self, directory: Path, data: Comparisons | None) -> None:
@@ -371,3 +382,4 @@ class Fitter:
         state["state"] = {index: moments for index, moments in state["state"].items() if moments}
         self.adam.load_state_dict(state)
         self.fits, self.last_event, self.data = meta["fits"], meta["last_event"], data
+        self._fitted_to = meta.get("fitted_to", 0 if data is None else len(data))

@@ -1,5 +1,7 @@
 """Two tasks of DeepMind's control suite that preference learning is compared on. (Lee et al. 2021, B-Pref; PEBBLE)"""
 
+from typing import Any
+
 from backflip.envs.task import Env, Task
 
 
@@ -9,7 +11,7 @@ def _with_simulator(env: Env) -> Env:
     return with_simulator(env)
 
 
-def _task(name: str, question: str) -> Task:
+def _task(name: str, question: str, **others: Any) -> Task:
     return Task(
         name=f"dmc-{name}",
         environment=f"backflip.envs.dmc:dm_control/{name}-v0",
@@ -19,6 +21,7 @@ def _task(name: str, question: str) -> Task:
         labels_spread=(0.4, 0.9),  # docs/log.md
         source="dm_control's suite, unchanged; as in B-Pref",
         extra="dmc",
+        **others,
     )
 
 
@@ -27,6 +30,8 @@ SUITE = (
         "walker-walk",
         "Which robot walks better? Standing upright comes first; among those that stand, the one that walks to the "
         "right at about a metre a second is better.",
+        asks_about_newest=True,  # docs/log.md, 2026-11-30
+        exploring_steps=10_000,  # PEBBLE
     ),
     _task("cheetah-run", "In which clip does the robot run to the right faster? How it runs does not matter."),
 )

@@ -93,6 +93,12 @@ class Task:
     labels_spread: tuple[float, float] | None = None
     """With few labels: the share of the run after which their rate has fallen to a half, and the share by whose end all
     are asked; for long runs whose behaviour goes through stages, such as standing before walking."""
+    asks_about_newest: bool = False
+    """In the preset `fast`: whether one side of every pair shows what the policy did of late, pairs are chosen by what
+    an answer would tell about r̂, and r̂ is fitted for half as long; for such runs, too."""
+    exploring_steps: int = 0
+    """In the preset `fast`: steps in which the policy seeks what is new before there is an r̂, where what is asked for
+    hardly happens by chance."""
     source: str = ""
     """Where the settings come from."""
     extra: str = ""
