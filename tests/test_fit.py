@@ -723,6 +723,15 @@ def test_l2_has_a_bound_that_keeps_r_hat_alive_where_answers_say_nothing(make_se
     assert spread(bound) > 3 * spread(free)
 
 
+def test_a_fit_without_minibatches_is_refused() -> None:
+    with pytest.raises(ValueError, match="first_steps is 0; a fit has at least 1 minibatch"):
+        FitConfig(first_steps=0)
+    with pytest.raises(ValueError, match="steps is 0; a fit has at least 1 minibatch"):
+        FitConfig(steps=0)
+    with pytest.raises(ValueError, match="steps_per_comparison is 0; a fit has at least 1 minibatch"):
+        FitConfig(steps_per_comparison=0)
+
+
 def test_an_l2_above_its_bound_is_refused() -> None:
     with pytest.raises(ValueError, match=r"l2 is 0\.1; it lies between 0 and largest_l2, 0\.01"):
         FitConfig(l2=0.1, largest_l2=0.01)

@@ -68,6 +68,9 @@ class FitConfig:
         if not 0 <= self.error_rate < 1:
             raise ValueError(f"error_rate is {self.error_rate}; it is a probability, and below 1")
         must_be_one_of(ErrorRates, error_rates=self.error_rates)
+        for name in ("first_steps", "steps", "steps_per_comparison"):
+            if (minibatches := getattr(self, name)) is not None and minibatches < 1:
+                raise ValueError(f"{name} is {minibatches}; a fit has at least 1 minibatch")
         if not 0 <= self.l2 <= self.largest_l2:
             raise ValueError(f"l2 is {self.l2}; it lies between 0 and largest_l2, {self.largest_l2}")
         if not 0 < self.shortest_crop <= 1:
