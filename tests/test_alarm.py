@@ -47,6 +47,7 @@ HEALTHY: dict[str, tuple[Curve, Curve]] = {
 }
 
 
+@pytest.mark.slow
 def test_healthy_runs_hardly_ever_see_the_alarm_although_predicted_return_rises() -> None:
     false = [
         (name, seed)

@@ -147,7 +147,9 @@ def test_any_setting_can_be_given(tmp_path: Path) -> None:
     assert settings["segment_steps"] == 7
 
 
-@pytest.mark.parametrize(("task", "policy"), [("Pendulum-v1", "sac"), ("CartPole-v1", "ppo")])
+@pytest.mark.parametrize(
+    ("task", "policy"), [("Pendulum-v1", "sac"), pytest.param("CartPole-v1", "ppo", marks=pytest.mark.slow)]
+)
 def test_without_a_preset_a_task_has_the_fast_one_where_it_can_act(tmp_path: Path, task: str, policy: str) -> None:
     import backflip
     from backflip.experiments import PRESETS
@@ -256,6 +258,7 @@ def test_importing_needs_neither_torch_nor_gymnasium(module: str) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_and_begins_one_run_only(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(f'import backflip\n\nbackflip.train("Pendulum-v1", mode="at_once", **{TINY})\n')

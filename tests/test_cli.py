@@ -789,7 +789,9 @@ def test_an_environment_that_draws_nothing_is_not_filmed(
     assert "Bare-v0 takes no render_mode" in sentence(refused("evaluate", copy, "--video", "film.gif"))
 
 
-@pytest.mark.parametrize("name", ["film.gif", "film.webp", "film.png"])
+@pytest.mark.parametrize(
+    "name", ["film.gif", *(pytest.param(name, marks=pytest.mark.slow) for name in ("film.webp", "film.png"))]
+)
 def test_a_film_that_does_not_fit_on_the_disk_is_said_and_leaves_nothing(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_files: SmallFiles, name: str
 ) -> None:
@@ -800,6 +802,7 @@ def test_a_film_that_does_not_fit_on_the_disk_is_said_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_that_do_not_fit_on_the_disk_leave_those_before(
     copy: Path, capsys: pytest.CaptureFixture[str], small_files: SmallFiles
 ) -> None:

@@ -254,6 +254,7 @@ print([name for name in ("libGL", "libEGL", "libOSMesa", "libX11", "libvulkan", 
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_doctor_hears_of_every_renderer() -> None:
     found = {name: (milliseconds, note) for name, milliseconds, note in renderers()}
     assert list(found) == ["multiray", "egl", "osmesa", "glfw"]

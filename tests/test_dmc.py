@@ -122,6 +122,7 @@ def test_the_suites_tasks_say_what_counts_and_pay_without_ends() -> None:
         assert task.question.endswith("Judge only what you see happen in the clip.")
 
 
+@pytest.mark.slow
 def test_making_a_task_leaves_the_environments_variables_and_the_folder_alone(tmp_path: Any) -> None:
     program = """
 import os

@@ -187,6 +187,7 @@ def test_an_r_hat_that_knows_nothing_does_not_make_annotators_look_bad() -> None
     assert most_likely(_evidence(rows))["ana"].value < 0.15
 
 
+@pytest.mark.slow
 def test_nine_of_ten_intervals_or_more_hold_the_true_rate() -> None:
     held = []
     for seed in range(12):

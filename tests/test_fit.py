@@ -230,6 +230,7 @@ def test_l2_pulls_each_members_weights_by_its_own_coefficient_and_no_bias() -> N
         assert (biases.grad == 0).all()
 
 
+@pytest.mark.slow
 def test_strong_l2_makes_weights_small(make_segments: MakeSegments) -> None:
     free, pulled = (
         _fitter(_compared(make_segments, 40), FitConfig(first_steps=400, l2=l2, l2_rate=1.0)) for l2 in (1e-6, 1.0)
@@ -300,6 +301,7 @@ def test_a_share_of_1_leaves_everything() -> None:
     assert (crop_masks(np.random.default_rng(0), 30, 1, 0.5) == 1).all()
 
 
+@pytest.mark.slow
 def test_r_hat_recovers_the_reward_from_cropped_segments(make_segments: MakeSegments) -> None:
     data = _compared(make_segments, 300, steps=10)
     cropped, plain = (_fitter(data, replace(BRIEF, shortest_crop=shortest)) for shortest in (0.7, 1.0))
@@ -337,6 +339,7 @@ def test_r_hat_recovers_the_reward_behind_the_answers(make_segments: MakeSegment
     assert fitter.report()["fit/accuracy"] > 0.85
 
 
+@pytest.mark.slow
 def test_r_hat_recovers_the_reward_where_30_percent_of_the_answers_are_flipped(make_segments: MakeSegments) -> None:
     data = _compared(make_segments, 1000)
     wrong = np.random.default_rng(1).random(1000) < 0.3

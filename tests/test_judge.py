@@ -358,6 +358,7 @@ def test_a_run_without_an_endpoint_is_refused_before_anything_is_written(
         go_on(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_judge_teaches(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,6 +53,7 @@ def test_an_exported_model_loads_again_and_gives_the_run_s_log_probabilities(
     assert (logits(base, tokens) - ours).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_asked_by_whom_and_how_far_it_went(model: Path, tmp_path: Path) -> None:
     from backflip.lm.export import export_model
 

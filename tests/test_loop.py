@@ -281,6 +281,7 @@ def test_a_run_that_breaks_off_in_turn_says_so(tmp_path: Path, error: BaseExcept
     assert told.items() <= run.told("run").items()
 
 
+@pytest.mark.slow
 def test_evaluating_now_and_then_is_recorded_and_changes_nothing(
     whole: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_skipped_pair_gets_no_label(shared: Server, open_page: Callable[..., P
     assert seen_pair(page) != skipped
 
 
+@pytest.mark.slow
 def test_a_held_key_is_one_answer_and_a_hasty_one_is_none(shared: Server, open_page: Callable[..., Page]) -> None:
     page = open_page(shared)
     before = len(choices(shared.run))

@@ -102,42 +102,48 @@ WRONG = {
 """Settings of a wrong kind, and what is said of them."""
 
 
-def test_a_wrong_word_or_number_is_answered_with_what_is_right() -> None:
-    program = """
+UNCHECKED = """
 import json, sys
+import numpy as np
+import backflip
 from backflip.settings import *
+
 said = {}
-for made in json.load(sys.stdin):
+for made in [*json.load(sys.stdin), "backflip.train(3)"]:
     try:
         eval(made)
     except ValueError as error:
-        said[made] = str(error)
-print(json.dumps(said))
+        said[made] = f"{type(error).__name__}: {error}"
+ask = AskConfig(session=np.int64(5), half_life=np.float32(2))
+plain = Settings("hopper", steps=3e5, labels=np.int32(7), segment_steps=25.0, ask=ask)
+print(json.dumps({"said": said, "plain": json.dumps(plain.to_dict())}))
 """
-    # In a process of its own: here, types are checked before anything that is said in words.
-    command = [sys.executable, "-c", program]
+
+
+@pytest.fixture(scope="module")
+def unchecked() -> dict[str, Any]:
+    """What a process says in which no types are checked, as here they are before anything is said in words."""
+    command = [sys.executable, "-c", UNCHECKED]
     done = subprocess.run(command, input=json.dumps(list(WRONG)), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == WRONG
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
-def test_whole_floats_and_numbers_of_numpy_become_plain_ones() -> None:
-    program = (
-        "import json, numpy as np; from backflip.settings import *; "
-        "ask = AskConfig(session=np.int64(5), half_life=np.float32(2)); "
-        "print(json.dumps(Settings('hopper', steps=3e5, labels=np.int32(7), segment_steps=25.0, ask=ask).to_dict()))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    settings = json.loads(done.stdout)
+@pytest.mark.parametrize("made", WRONG)
+def test_a_wrong_word_or_number_is_answered_with_what_is_right(unchecked: dict[str, Any], made: str) -> None:
+    assert unchecked["said"][made] == f"ValueError: {WRONG[made]}"
+
+
+def test_whole_floats_and_numbers_of_numpy_become_plain_ones(unchecked: dict[str, Any]) -> None:
+    settings = json.loads(unchecked["plain"])
     assert [settings[name] for name in ("steps", "labels", "segment_steps")] == [300_000, 7, 25]
-    assert '"steps": 300000,' in done.stdout
+    assert '"steps": 300000,' in unchecked["plain"]
     assert (settings["ask"]["session"], settings["ask"]["half_life"]) == (5, 2.0)
 
 
-def test_a_task_that_is_no_name_is_answered_with_how_to_name_one() -> None:
-    program = "import backflip; backflip.train(3)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "UnknownTask: task is 3; it is a name" in done.stderr
-    assert "module:id" in done.stderr
+def test_a_task_that_is_no_name_is_answered_with_how_to_name_one(unchecked: dict[str, Any]) -> None:
+    assert unchecked["said"]["backflip.train(3)"].startswith("UnknownTask: task is 3; it is a name")
+    assert "module:id" in unchecked["said"]["backflip.train(3)"]
 
 
 @pytest.mark.parametrize("minibatch", [0, 1, 2049])
