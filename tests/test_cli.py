@@ -80,6 +80,24 @@ def sentence(said: str) -> str:
 # ---- what people can mend
 
 
+def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly() -> None:
+    program = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class CtrlC(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "backflip.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from backflip.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_task_must_be_named(refused: Refused) -> None:
     assert sentence(refused("train")).startswith("which task? Say one of `backflip tasks`")
 
