@@ -19,20 +19,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are loaded
 import argparse
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import bootstrap, spearmanr
 
+from backflip.envs import Collector, find_task
 from backflip.error_rates import most_likely
 from backflip.experiments import FAST
 from backflip.fit import Fitter
 from backflip.loop import one_thread
+from backflip.policies.sac import SAC
 from backflip.preferences import Comparisons
 from backflip.queries import random_pairs
 from backflip.reward import Inputs, RewardEnsemble
-from backflip.segments import Segments
-from selection import behaviour
+from backflip.segments import Segments, concatenate, cut_segments
 
 OUT = Path(__file__).parent / "results" / "annotators.csv"
 STEPS = 20_000
@@ -44,6 +46,21 @@ RATES = {
 }
 Row = dict[str, float | str]
 ARMS = ("flat", "common", "estimated", "known")
+
+
+def behaviour(task: str, seed: int, steps: int) -> Segments:
+    """The segments of a policy that learns from the true reward."""
+    config = replace(FAST.sac, capacity=steps)
+    length = FAST.segment_steps or 50
+    if task == "reacher":
+        length = 25  # half an episode
+    policy = SAC(Collector(find_task(task), config.environments, seed * 1_000), config, seed, length)
+    rng = np.random.default_rng(seed)
+    parts = []
+    while policy.steps < steps:
+        parts.append(cut_segments(policy.train(lambda rollout: rollout.true_rewards), length, policy.steps, rng))
+    policy.collector.close()
+    return concatenate(parts)
 
 
 def answered(segments: Segments, rates: dict[str, float], labels: int, seed: int) -> Comparisons:
