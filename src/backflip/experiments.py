@@ -56,7 +56,6 @@ FAST = Settings(
     reward=RewardConfig(members=3, layers=2, width=64),  # A, A.1
     fit=FitConfig(
         error_rate=0.1,  # §2.2.3
-        shortest_crop=0.7,  # SURF crops 50 steps to 35-55
         first_steps=500,
         steps=200,
         steps_per_comparison=20,  # docs/log.md, 2026-11-30
@@ -218,7 +217,7 @@ def settings_for(task: str, preset: str | None = None, **given: Any) -> Settings
     ask = base.ask
     if preset == "fast" and teacher == SCRIPTED:  # a novel behaviour is not among the first clips (docs/log.md)
         ask = replace(ask, initial_fraction=0.1)
-        usual["fit"] = replace(base.fit, steps_per_comparison=None, l2=1e-2, largest_l2=1e-1)
+        usual["fit"] = replace(base.fit, steps_per_comparison=None, shortest_crop=0.7, l2=1e-2, largest_l2=1e-1)
         usual["sac"] = replace(base.sac, constant_until=0.6)  # what it has learned it keeps (docs/log.md)
     if preset == "fast" and named.labels_spread and teacher != PEOPLE:
         half, last = named.labels_spread
