@@ -108,7 +108,7 @@ def reset_critics() -> Iterator[None]:
                 fresh = SAC(self.collector, self.config, self.seed + 1)
                 self.critics.flat.copy_(fresh.critics.flat)
                 self.slow.flat.copy_(fresh.critics.flat)
-                self.adams["critics"].state.clear()
+                self.adams["critics"].forget()
                 rng = np.random.default_rng([self.seed, 99])
                 self._learn(rng, 2000, False)
 

@@ -1,7 +1,7 @@
 """Fitting r̂ to comparisons: eq. 1 with the 10 % error, bagging, and ℓ2 that adapts itself. §2.2.3"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
+from backflip.adam import Adam
 from backflip.error_rates import Evidence
 from backflip.errors import must_be_one_of, plain_numbers
 from backflip.files import load_arrays, save_arrays
@@ -183,7 +184,7 @@ class Fitter:
         self.running = torch.zeros(3, 2, members, dtype=torch.float64)
         for parameter in self.ensemble.parameters:
             parameter.requires_grad_(True)
-        self.adam = torch.optim.Adam(self.ensemble.parameters, self.config.learning_rate, fused=True)
+        self.adam = Adam(self.ensemble.parameters, self.config.learning_rate)
 
     def absorb(self, changes: Changes) -> bool:
         """Take the newest answers into D; return whether D is different now."""
@@ -243,10 +244,9 @@ class Fitter:
             self.ensemble.standardise_inputs(counted)
             return
         scale = self.ensemble.restandardise_inputs(counted)[:, None]
-        moments = self.adam.state[self.ensemble.parameters[0]]
         seen = slice(0, len(scale))
-        moments["exp_avg"][:, seen] /= scale
-        moments["exp_avg_sq"][:, seen] /= scale**2
+        self.adam.means[0][:, seen] /= scale
+        self.adam.squares[0][:, seen] /= scale**2
 
     def evidence(self) -> Evidence:
         """What D tells about error rates: of each decided comparison the difference that r̂ expects.
@@ -315,10 +315,8 @@ class Fitter:
         losses = comparison_loss(left, right, mu, rate[chosen] if isinstance(rate, Tensor) else rate)
         loss = ((losses * train).sum(1) / train.sum(1).clamp_min(1e-9)).sum()
         gradients = torch.autograd.grad(loss, self.ensemble.parameters)
-        for parameter, gradient in zip(self.ensemble.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self._add_l2()
-        self.adam.step()
+        self._add_l2(gradients)
+        self.adam.step(gradients)
         with torch.no_grad():
             decided = held_out * (mu != 0.5)
             right_order = ((left > right) == (mu > 0.5)).float()
@@ -329,11 +327,10 @@ class Fitter:
             c = self.config
             self.l2 = adjust_l2(self.l2, train_loss, validation_loss, c.band, c.l2_rate, c.largest_l2)
 
-    def _add_l2(self) -> None:
+    def _add_l2(self, gradients: Sequence[Tensor]) -> None:
         """The gradient of l2·|W|² of each member's weights; biases are free."""
-        for weights in self.ensemble.parameters[::2]:
-            assert weights.grad is not None
-            weights.grad.add_(weights.detach() * (2 * self.l2[:, None, None]))
+        for weights, gradient in zip(self.ensemble.parameters[::2], gradients[::2], strict=True):
+            gradient.add_(weights.detach() * (2 * self.l2[:, None, None]))
 
     def _means(self) -> list[Tensor]:
         """Running means; NaN where there was no weight."""
@@ -358,8 +355,7 @@ class Fitter:
         """Write everything that the next fit depends on, except D, which the store has."""
         self.ensemble.save(directory / "reward.safetensors")
         arrays = {"l2": self.l2.numpy(), "running": self.running.numpy()}
-        for index, state in enumerate(self.adam.state_dict()["state"].values()):
-            arrays |= {f"adam_{index}_{name}": np.asarray(value) for name, value in state.items()}
+        arrays |= self.adam.arrays("adam_")
         meta = {"fits": self.fits, "last_event": self.last_event, "fitted_to": self._fitted_to}
         save_arrays(directory / "fitter.safetensors", arrays, meta)
 
@@ -373,16 +369,6 @@ class Fitter:
         arrays, meta = load_arrays(directory / "fitter.safetensors")
         self._prepare()
         self.l2, self.running = torch.from_numpy(arrays["l2"]), torch.from_numpy(arrays["running"])
-        state = self.adam.state_dict()
-        state["state"] = {
-            index: {
-                name.split("_", 2)[2]: torch.from_numpy(value)
-                for name, value in arrays.items()
-                if name.startswith(f"adam_{index}_")
-            }
-            for index in range(len(self.ensemble.parameters))
-        }
-        state["state"] = {index: moments for index, moments in state["state"].items() if moments}
-        self.adam.load_state_dict(state)
+        self.adam.restore(arrays, "adam_")
         self.fits, self.last_event, self.data = meta["fits"], meta["last_event"], data
         self._fitted_to = meta.get("fitted_to", 0 if data is None else len(data))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
+from backflip.adam import Adam
 from backflip.envs import Collector
 from backflip.errors import plain_numbers
 from backflip.files import load_arrays, save_arrays
@@ -138,7 +139,7 @@ class PPO:
             self.low, self.high = space.low.astype(np.float32), space.high.astype(np.float32)
         self.observation_size = int(np.prod(collector.observation_space.shape or ()))
         self.networks = Networks(self.observation_size, outputs, self.discrete, self.config.width, seed)
-        self.adam = torch.optim.Adam([self.networks.flat], self.config.learning_rate, eps=1e-5, fused=True)
+        self.adam = Adam([self.networks.flat], self.config.learning_rate, epsilon=1e-5)
         self.seen = RunningMoments(self.observation_size)
         self.value_mean, self.value_deviation = 0.0, 1.0
         self._report: dict[str, float] = {}
@@ -277,7 +278,7 @@ class PPO:
         rate = self.config.learning_rate
         if self.config.anneal and self.total_steps:
             rate *= max(0.0, 1 - self.steps / self.total_steps)
-        self.adam.param_groups[0]["lr"] = rate
+        self.adam.learning_rate = rate
         whole = size - size % self.config.minibatch
         losses: tuple[Tensor, ...] = ()
         for _ in range(self.config.epochs):
@@ -321,8 +322,7 @@ class PPO:
         loss = policy_loss + config.value_weight * value_loss - config.entropy * entropy
         gradient = torch.cat([part.flatten() for part in torch.autograd.grad(loss, self.networks.leaves)])
         shorter = config.gradient_norm / (torch.linalg.vector_norm(gradient) + 1e-6)
-        self.networks.flat.grad = gradient.mul_(shorter.clamp_(max=1.0))
-        self.adam.step()
+        self.adam.step([gradient.mul_(shorter.clamp_(max=1.0))])
         return policy_loss, value_loss, entropy, ratio.detach()
 
     def _rescale_values(self, returns: Float32[np.ndarray, "t e"]) -> None:
@@ -341,8 +341,7 @@ class PPO:
     def save(self, directory: Path) -> None:
         """Write everything that learning depends on, the state of the environments excepted."""
         arrays = {"network": self.networks.flat.numpy()}
-        for state in self.adam.state_dict()["state"].values():
-            arrays |= {f"adam_{name}": np.asarray(value) for name, value in state.items()}
+        arrays |= self.adam.arrays("adam_")
         arrays |= self.seen.arrays()
         meta = {
             "iteration": self.iteration,
@@ -360,8 +359,7 @@ class PPO:
         """
         arrays, meta = load_arrays(directory / "policy.safetensors")
         self.networks.flat.copy_(torch.from_numpy(arrays["network"]))
-        moments = {name[5:]: torch.from_numpy(value) for name, value in arrays.items() if name.startswith("adam_")}
-        self.adam.load_state_dict({**self.adam.state_dict(), "state": {0: moments} if moments else {}})
+        self.adam.restore(arrays, "adam_")
         self.seen.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
         self.value_mean, self.value_deviation = meta["value_mean"], meta["value_deviation"]

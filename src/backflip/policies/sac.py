@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
+from backflip.adam import Adam
 from backflip.envs import Collector
 from backflip.errors import plain_numbers
 from backflip.files import load_arrays, save_arrays
@@ -142,8 +143,8 @@ class SAC:
         for stack in (self.actor, self.critics, self.slow):
             stack.precision = torch.bfloat16 if self.config.bfloat16 and gains_from_bfloat16() else torch.float32
         self.adams = {
-            "actor": torch.optim.Adam([self.actor.vector], self.config.learning_rate, fused=True),
-            "critics": torch.optim.Adam([self.critics.vector], self.config.learning_rate, fused=True),
+            "actor": Adam([self.actor.vector], self.config.learning_rate),
+            "critics": Adam([self.critics.vector], self.config.learning_rate),
         }
         self.replay = Replay(self.config.capacity, o, a)
         self.level = 0.0
@@ -216,7 +217,7 @@ class SAC:
         fresh = Stack(2, self.critics.shapes[0][1], 1, self.config.width, rng)
         self.critics.flat.copy_(fresh.flat)
         self.slow.flat.copy_(fresh.flat)
-        self.adams["critics"].state.clear()
+        self.adams["critics"].forget()
 
     def _rollout(self, pay: Pay, learn: bool, novelty: bool = False) -> Rollout:
         parts = []
@@ -269,7 +270,7 @@ class SAC:
         """As many updates as these environment steps allow."""
         self._owed += steps * self.config.updates_per_step
         for adam in self.adams.values():
-            adam.param_groups[0]["lr"] = self.learning_rate
+            adam.learning_rate = self.learning_rate
         updates, batch = int(self._owed), self.config.batch
         self._owed -= updates
         places = rng.integers(0, len(self.replay), (updates, batch))
@@ -299,7 +300,7 @@ class SAC:
         forward = self.critics(sample.seen_and_done)
         error = forward.outputs - target
         self.critics.differentiate(forward, error / len(noise))  # of ½·error², a mean over the batch
-        self.adams["critics"].step()
+        self.adams["critics"].step([self.critics.gradient])
         self.slow.flat.lerp_(self.critics.flat, self.config.slowness)
         # The sum over both critics of ½·error² is the mean over both of error².
         self._measured |= {"act/value_loss": error.square(), "act/value": forward.outputs}
@@ -320,7 +321,7 @@ class SAC:
         self.actor.differentiate(now.forward, torch.cat([by_u, by_log_deviation], 1)[None])
         entropy = -now.log_probability.mean()
         self.actor.gradient[-1] = entropy - self.config.entropy_per_action * self.actions
-        self.adams["actor"].step()
+        self.adams["actor"].step([self.actor.gradient])
         self._measured |= {
             "act/policy_loss": alpha * now.log_probability[:, 0] - smallest,
             "act/entropy": entropy,
@@ -351,8 +352,7 @@ class SAC:
             "slow": self.slow.flat.numpy(),
         }
         for name, adam in self.adams.items():
-            for state in adam.state_dict()["state"].values():
-                arrays |= {f"{name}_adam_{key}": np.asarray(value) for key, value in state.items()}
+            arrays |= adam.arrays(f"{name}_adam_")
         arrays |= self.replay.arrays()
         meta = {
             "iteration": self.iteration,
@@ -374,11 +374,7 @@ class SAC:
         for name, flat in {"actor": self.actor.vector, "critics": self.critics.flat, "slow": self.slow.flat}.items():
             flat.copy_(torch.from_numpy(arrays[name]))
         for name, adam in self.adams.items():
-            start = f"{name}_adam_"
-            moments = {
-                key.removeprefix(start): torch.from_numpy(arrays[key]) for key in arrays if key.startswith(start)
-            }
-            adam.load_state_dict({**adam.state_dict(), "state": {0: moments} if moments else {}})
+            adam.restore(arrays, f"{name}_adam_")
         self.replay.restore(arrays)
         self.iteration, self.collector.steps = meta["iteration"], meta["steps"]
         self.updates, self._owed, self._sought = meta["updates"], meta["owed"], meta["sought"]

@@ -68,7 +68,7 @@ class Stack:
         self._sizes = [int(np.prod(shape)) for shape in self.shapes]
         self.vector = torch.from_numpy(np.concatenate([*drawn, np.zeros(others)]).astype(np.float32))
         """The weights, and behind them the others."""
-        self.gradient = self.vector.grad = torch.zeros_like(self.vector)
+        self.gradient = torch.zeros_like(self.vector)
         self.flat = self.vector[: sum(self._sizes)]
         """The weights alone."""
         self.weights = self.views(self.flat)
